@@ -1,0 +1,27 @@
+# add_isa_unit(NAME FLAG...): compiles src/kernels/isa_unit.cpp with the flags of one ISA into the
+# namespace convolith::NAME, and fails the build if the object defines a weak symbol: the linker
+# could keep that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
+option(CONVOLITH_CHECK_ISA_SYMBOLS "Fail on weak symbols in ISA units" ON)
+
+function(add_isa_unit name)
+  set(target convolith_isa_${name})
+  add_library(${target} OBJECT src/kernels/isa_unit.cpp)
+  target_link_libraries(${target} PRIVATE convolith_options)
+  target_compile_definitions(${target} PRIVATE CONVOLITH_ISA_NAMESPACE=${name}
+                                               CONVOLITH_ISA_STRING="${name}")
+  target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast ${ARGN})
+  set(objects ${CONVOLITH_ISA_OBJECTS} $<TARGET_OBJECTS:${target}>)
+  if(CONVOLITH_CHECK_ISA_SYMBOLS AND CMAKE_NM)
+    set(stamp ${CMAKE_CURRENT_BINARY_DIR}/${target}.symbols)
+    add_custom_command(
+      OUTPUT ${stamp}
+      COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DOBJECT=$<TARGET_OBJECTS:${target}>
+              -DSTAMP=${stamp} -P ${CMAKE_CURRENT_SOURCE_DIR}/cmake/CheckIsaSymbols.cmake
+      DEPENDS $<TARGET_OBJECTS:${target}> ${CMAKE_CURRENT_SOURCE_DIR}/cmake/CheckIsaSymbols.cmake
+      COMMENT "Checking ISA unit ${name} for weak symbols"
+      VERBATIM)
+    # As a source of the core, the stamp stands between the object and the link.
+    list(APPEND objects ${stamp})
+  endif()
+  set(CONVOLITH_ISA_OBJECTS ${objects} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "convolith/problem.hpp"
+#include "convolith/tensor.hpp"
+
+namespace convolith {
+
+struct KernelTable;
+
+/// What an algorithm may know of the machine when it predicts its cost. The thread count is not
+/// part of it: the choice of algorithm must not depend on it.
+struct Machine {
+  const KernelTable* kernels;   ///< of the ISA in use
+  double flops_per_second[2];   ///< one core's FMA peak for float32 and float64, estimated
+  double bytes_per_second;      ///< one core's copy rate from memory, estimated
+  std::size_t l1_bytes, l2_bytes, l3_bytes;
+};
+
+/// Yes, or the reason why not.
+struct Support {
+  bool yes = true;
+  std::string reason;
+
+  static Support no(std::string why) { return {false, std::move(why)}; }
+};
+
+/// |computed - exact| <= componentwise * convolution(|x|, |weight|), output by output, where the
+/// convolution is of the problem's direction and bias and residual count as further terms.
+struct Tolerance {
+  double componentwise = 0;
+};
+
+/// The tensors of a convolution by role. The direction says which of x, y and weight is written.
+struct ConvArguments {
+  TensorView x{};
+  TensorView y{};
+  void* weight = nullptr;        ///< contiguous (out, in / groups, taps); null if packed
+  const void* bias = nullptr;    ///< one number per channel of the output
+  TensorView residual{};         ///< of the output's shape
+};
+
+/// An algorithm made ready for one problem and number of threads. Immutable: several threads may
+/// run it at once, each with a workspace of its own.
+class Execution {
+ public:
+  virtual ~Execution() = default;
+
+  /// Scratch for one run, packed weights not counted.
+  virtual std::size_t workspace_bytes() const noexcept = 0;
+
+  /// Size of the weights as `run` wants them; 0 where it reads the caller's array.
+  virtual std::size_t packed_bytes() const noexcept { return 0; }
+  virtual void pack(const void* /*weight*/, void* /*packed*/) const noexcept {}
+
+  /// `packed` is what pack() made. `workspace` is aligned to kAlignment, its content arbitrary.
+  virtual void run(const ConvArguments& arguments, const void* packed,
+                   void* workspace) const noexcept = 0;
+};
+
+/// An entry of the registry.
+class Algorithm {
+ public:
+  virtual ~Algorithm() = default;
+
+  virtual const char* name() const noexcept = 0;
+  virtual const char* summary() const noexcept = 0;
+
+  /// False for transforms, in which an output is not the sum of its own products alone.
+  virtual bool strict() const noexcept { return true; }
+  virtual Support supports(const ConvProblem& problem) const = 0;
+
+  /// Predicted seconds on one core.
+  virtual double cost(const ConvProblem& problem, const Machine& machine) const = 0;
+  virtual Tolerance tolerance(const ConvProblem& problem) const = 0;
+  virtual std::unique_ptr<const Execution> prepare(const ConvProblem& problem,
+                                                   const Machine& machine, int threads) const = 0;
+};
+
+/// All algorithms, in the order of algorithms.def.
+std::span<const Algorithm* const> algorithms() noexcept;
+
+inline constexpr std::size_t kAlignment = 64;
+
+}  // namespace convolith

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "convolith/algorithm.hpp"
+
+namespace convolith {
+
+/// Rounded towards plus infinity; b > 0.
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) noexcept {
+  return a >= 0 ? (a + b - 1) / b : -(-a / b);
+}
+
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) noexcept {
+  return divide_up(a, b) * b;
+}
+
+/// Bytes of `count` elements of T, rounded up so that what follows is aligned too.
+template <class T>
+constexpr std::size_t aligned_bytes(std::int64_t count) noexcept {
+  return (static_cast<std::size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace convolith

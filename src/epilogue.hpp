@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+
+#include "convolith/algorithm.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace convolith {
+
+/// The epilogue of a problem, bound to the arrays of one call.
+template <class T>
+class BoundEpilogue {
+ public:
+  BoundEpilogue(const ConvProblem& problem, const ConvArguments& arguments) noexcept
+      : epilogue_(problem.epilogue),
+        channels_last_(problem.layout == Layout::channels_last),
+        bias_(static_cast<const T*>(arguments.bias)),
+        residual_(typed<const T>(arguments.residual)) {}
+
+  bool empty() const noexcept { return epilogue_.empty(); }
+
+  /// For a tile that begins at the given sample, channel and pixel. Rows are channels in
+  /// channels_first and pixels in channels_last; neighbouring pixels lie pixel_step apart.
+  TileEpilogue<T> tile(std::int64_t sample, std::int64_t channel, std::int64_t pixel,
+                       std::int64_t pixel_step = 1) const noexcept {
+    TileEpilogue<T> tile{};
+    if (epilogue_.bias) {
+      tile.bias = bias_ + channel;
+      tile.bias_axis = channels_last_ ? BiasAxis::columns : BiasAxis::rows;
+    }
+    if (epilogue_.residual) {
+      tile.residual = residual_.sample(sample, channel) + pixel * residual_.pixel_stride;
+      const std::int64_t pixel_stride = residual_.pixel_stride * pixel_step;
+      tile.residual_row_stride = channels_last_ ? pixel_stride : residual_.channel_stride;
+      tile.residual_column_stride = channels_last_ ? residual_.channel_stride : pixel_stride;
+    }
+    tile.activation = epilogue_.activation;
+    tile.slope = static_cast<T>(epilogue_.slope);
+    return tile;
+  }
+
+ private:
+  Epilogue epilogue_;
+  bool channels_last_;
+  const T* bias_;
+  Maps<const T> residual_;
+};
+
+}  // namespace convolith

@@ -1,0 +1,177 @@
+#pragma once
+
+// Gather kernels: each output pixel of a tile sums the products under its own taps. Forward and
+// backward-input are both gathers; only their tap lists differ.
+
+#include "kernels/tile.inl.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+/// Pointers to every third row: x86 reaches p, p + stride and p + 2 stride from one register.
+template <class T, int kRows>
+struct RowPointers {
+  static constexpr int kCount = (kRows + 2) / 3;
+  const T* third[kCount];
+  std::int64_t stride;
+
+  CONVOLITH_INLINE RowPointers(const T* first, std::int64_t row_stride) : stride(row_stride) {
+    for (int i = 0; i < kCount; ++i) third[i] = first + 3 * i * row_stride;
+  }
+  CONVOLITH_INLINE T at(int row) const { return third[row / 3][(row % 3) * stride]; }
+  CONVOLITH_INLINE void advance() {
+    CONVOLITH_UNROLL(5)
+    for (int i = 0; i < kCount; ++i) ++third[i];
+  }
+};
+
+template <class T>
+struct GatherChannelsLast {
+  template <int kPixels, int kVectors>
+  static void run_tile(const GatherTile<T>& tile) {
+    Vec<T> sum[kPixels][kVectors] = {};
+    for (std::int64_t t = 0; t < tile.tap_count; ++t) {
+      RowPointers<T, kPixels> source(tile.source + tile.taps[t].source, tile.source_pixel_stride);
+      const T* weight = tile.weight + tile.taps[t].weight;
+      CONVOLITH_UNROLL(4)
+      for (std::int64_t c = 0; c < tile.channels; ++c) {
+        Vec<T> column[kVectors];
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+        CONVOLITH_UNROLL(16)
+        for (int p = 0; p < kPixels; ++p) {
+          const Vec<T> row = broadcast(source.at(p));
+          CONVOLITH_UNROLL(2)
+          for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
+        }
+        source.advance();
+        weight += kTileColumns<T>;
+      }
+    }
+    store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,
+                                     tile.out_channels, tile.accumulate);
+  }
+
+  template <int kPixels>
+  struct Rows {
+    static void run(const GatherTile<T>& tile) {
+      if (tile.out_channels > kLanes<T>) {
+        run_tile<kPixels, 2>(tile);
+      } else {
+        run_tile<kPixels, 1>(tile);
+      }
+    }
+  };
+};
+
+template <class T>
+void gather_channels_last(const GatherTile<T>& tile) {
+  ForRows<GatherChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile);
+}
+
+template <class T>
+struct GatherChannelsFirst {
+  template <int kChannels, int kVectors, bool kContiguous>
+  static void run_tile(const GatherTile<T>& tile) {
+    const int last = tile.pixels - (kVectors - 1) * kLanes<T>;
+    const std::int64_t step = tile.source_pixel_stride;
+    Vec<T> sum[kChannels][kVectors] = {};
+    for (std::int64_t t = 0; t < tile.tap_count; ++t) {
+      const T* source = tile.source + tile.taps[t].source;
+      const T* weight = tile.weight + tile.taps[t].weight;
+      for (std::int64_t c = 0; c < tile.channels; ++c) {
+        Vec<T> column[kVectors];
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) {
+          const int count = v < kVectors - 1 ? kLanes<T> : last;
+          column[v] = kContiguous ? load_upto(source + v * kLanes<T>, count)
+                                  : load_strided(source + v * kLanes<T> * step, step, count);
+        }
+        CONVOLITH_UNROLL(16)
+        for (int r = 0; r < kChannels; ++r) {
+          const Vec<T> row = broadcast(weight[r]);
+          CONVOLITH_UNROLL(2)
+          for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
+        }
+        source += tile.source_channel_stride;
+        weight += kTileRows;
+      }
+    }
+    if (tile.output_pixel_stride == 1) {
+      store_tile<T, kChannels, kVectors>(sum, tile.output, tile.output_channel_stride,
+                                         tile.pixels, tile.accumulate);
+      return;
+    }
+    for (int r = 0; r < kChannels; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        const std::int64_t out_step = tile.output_pixel_stride;
+        const int count = v < kVectors - 1 ? kLanes<T> : last;
+        T* at = tile.output + r * tile.output_channel_stride + v * kLanes<T> * out_step;
+        Vec<T> value = sum[r][v];
+        if (tile.accumulate) value = load_strided(at, out_step, count) + value;
+        store_strided<T>(at, out_step, value, count);
+      }
+    }
+  }
+
+  template <int kChannels>
+  struct Rows {
+    static void run(const GatherTile<T>& tile) {
+      const bool two_vectors = tile.pixels > kLanes<T>;
+      if (tile.source_pixel_stride == 1) {
+        two_vectors ? run_tile<kChannels, 2, true>(tile) : run_tile<kChannels, 1, true>(tile);
+      } else {
+        two_vectors ? run_tile<kChannels, 2, false>(tile) : run_tile<kChannels, 1, false>(tile);
+      }
+    }
+  };
+};
+
+template <class T>
+void gather_channels_first(const GatherTile<T>& tile) {
+  ForRows<GatherChannelsFirst<T>::template Rows, kTileRows>::run(tile.out_channels, tile);
+}
+
+template <class T>
+struct GatherDepthwise {
+  template <int kPixels, int kVectors>
+  static void run_tile(const GatherTile<T>& tile) {
+    const int last = tile.out_channels - (kVectors - 1) * kLanes<T>;
+    Vec<T> sum[kPixels][kVectors] = {};
+    for (std::int64_t t = 0; t < tile.tap_count; ++t) {
+      const T* source = tile.source + tile.taps[t].source;
+      const T* weight = tile.weight + tile.taps[t].weight;
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) {
+        const int count = v < kVectors - 1 ? kLanes<T> : last;
+        const Vec<T> w = load_upto(weight + v * kLanes<T>, count);
+        CONVOLITH_UNROLL(16)
+        for (int p = 0; p < kPixels; ++p) {
+          const T* pixel = source + p * tile.source_pixel_stride + v * kLanes<T>;
+          sum[p][v] = multiply_add(load_upto(pixel, count), w, sum[p][v]);
+        }
+      }
+    }
+    store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,
+                                     tile.out_channels, tile.accumulate);
+  }
+
+  template <int kPixels>
+  struct Rows {
+    static void run(const GatherTile<T>& tile) {
+      if (tile.out_channels > kLanes<T>) {
+        run_tile<kPixels, 2>(tile);
+      } else {
+        run_tile<kPixels, 1>(tile);
+      }
+    }
+  };
+};
+
+template <class T>
+void gather_depthwise(const GatherTile<T>& tile) {
+  ForRows<GatherDepthwise<T>::template Rows, kTileRows>::run(tile.pixels, tile);
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,127 @@
+#pragma once
+
+// What an ISA unit exports: plain structs of function pointers, no inline function and no
+// template of the standard library, so that nothing of an ISA unit can leak into another.
+
+#include <cstdint>
+
+#include "convolith/types.hpp"
+
+namespace convolith {
+
+/// Which index of a tile the bias runs along.
+enum class BiasAxis : std::uint8_t { none, rows, columns };
+
+/// tile = activation(tile + bias + residual)
+template <class T>
+struct TileEpilogue {
+  const T* bias;  ///< of the tile's first row or column
+  BiasAxis bias_axis;
+  const T* residual;  ///< of the tile's first element; null: none
+  std::int64_t residual_row_stride, residual_column_stride;
+  Activation activation;
+  T slope;
+};
+
+/// One kernel tap of a tile: where its source begins and where its weights do, in elements.
+struct Tap {
+  std::int64_t source;
+  std::int64_t weight;
+};
+
+/// output[r, j] (+)= sum over taps t, channels c of products of source and weight.
+template <class T>
+struct GatherTile {
+  const Tap* taps;
+  std::int64_t tap_count;
+  std::int64_t channels;               ///< reduced under each tap
+  const T* source;
+  std::int64_t source_pixel_stride;    ///< between the sources of neighbouring output pixels
+  std::int64_t source_channel_stride;
+  const T* weight;                     ///< panel [tap][channel][tile columns or rows]
+  T* output;
+  std::int64_t output_pixel_stride;
+  std::int64_t output_channel_stride;
+  int pixels, out_channels;            ///< extents of the tile
+  bool accumulate;
+};
+
+/// A run of output pixels and the input pixels under one tap.
+struct Segment {
+  std::int64_t x, y;   ///< offsets of the first pixel, in elements
+  std::int64_t count;  ///< pixels
+};
+
+/// gradient[c, k] += sum over segments, pixels p of x[p, c] * y[p, k]
+template <class T>
+struct WeightGradientTile {
+  const Segment* segments;
+  std::int64_t segment_count;
+  const T* x;
+  const T* y;
+  std::int64_t x_pixel_stride, x_channel_stride;
+  std::int64_t y_pixel_stride, y_channel_stride;
+  T* gradient;                       ///< [c][k], k contiguous
+  std::int64_t gradient_row_stride;  ///< between values of c
+  int in_channels, out_channels;     ///< extents of the tile
+};
+
+template <class T>
+struct Kernels {
+  int lanes;         ///< of a vector
+  int tile_rows;     ///< register tile of gemm_tile and the gather kernels
+  int tile_columns;  ///< two vectors
+
+  /// c[rows, columns] (+)= a[k][tile_rows]^T b[k][tile_columns]; c's columns are contiguous.
+  void (*gemm_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b, T* c,
+                    std::int64_t c_row_stride, bool accumulate);
+
+  /// panel[p][i] = source[i * lane_stride + p * k_stride] for i < valid, 0 for valid <= i < width
+  void (*pack_panel)(int width, int valid, std::int64_t k, const T* source,
+                     std::int64_t lane_stride, std::int64_t k_stride, T* panel);
+
+  /// Lanes are output channels: contiguous in weight and output, weight panel tile_columns wide.
+  /// tile_rows pixels at most.
+  void (*gather_channels_last)(const GatherTile<T>& tile);
+
+  /// Lanes are output pixels, weight panel tile_rows wide. tile_columns pixels at most.
+  void (*gather_channels_first)(const GatherTile<T>& tile);
+
+  /// One source channel for each output channel; lanes are channels, tile_columns at most;
+  /// weights [tap][channel].
+  void (*gather_depthwise)(const GatherTile<T>& tile);
+
+  /// Lanes are out_channels: tile_rows in_channels x tile_columns out_channels at most.
+  void (*weight_gradient_channels_last)(const WeightGradientTile<T>& tile);
+
+  /// Lanes are pixels: gradient_block x gradient_block channels at most.
+  void (*weight_gradient_channels_first)(const WeightGradientTile<T>& tile);
+  int gradient_block;
+
+  /// Lanes are channels, y[p, k] times x[p, k]: gradient is one row, any number of out_channels.
+  void (*weight_gradient_depthwise)(const WeightGradientTile<T>& tile);
+
+  void (*epilogue)(const TileEpilogue<T>& epilogue, int rows, int columns, T* tile,
+                   std::int64_t row_stride, std::int64_t column_stride);
+
+  /// destination[i] += source[i]
+  void (*add)(std::int64_t count, const T* source, T* destination);
+
+  /// Sum of count elements that lie stride apart; no chain of more than 512 additions.
+  T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
+
+  /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.
+  std::int64_t (*fma_rounds)(std::int64_t rounds);
+};
+
+struct KernelTable {
+  const char* isa;
+  int vector_bytes;
+  Kernels<float> float32;
+  Kernels<double> float64;
+};
+
+/// Longest chain of sequential additions in a kernel before it folds into memory.
+inline constexpr int kMaxChain = 512;
+
+}  // namespace convolith

@@ -1,0 +1,53 @@
+#pragma once
+
+// Register tiles: an array of accumulators whose extents are template arguments, and the dispatch
+// from run-time extents to them.
+
+#include "kernels/kernel_table.hpp"
+#include "simd/vector.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+constexpr int kTileVectors = 2;
+
+template <class T>
+constexpr int kTileColumns = kTileVectors * kLanes<T>;
+
+/// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
+template <class T, int kRows, int kVectors>
+CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
+                                 std::int64_t row_stride, int columns, bool accumulate) {
+  const int last = columns - (kVectors - 1) * kLanes<T>;
+  CONVOLITH_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    T* row = tile + r * row_stride;
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) {
+      T* at = row + v * kLanes<T>;
+      if (v < kVectors - 1 || last == kLanes<T>) {
+        store<T>(at, accumulate ? load(at) + sum[r][v] : sum[r][v]);
+      } else {
+        store_partial<T>(at, accumulate ? load_partial(at, last) + sum[r][v] : sum[r][v], last);
+      }
+    }
+  }
+}
+
+/// Calls Body<kRows>::run for the kRows in 1 .. kMost that equals `rows`.
+template <template <int> class Body, int kMost>
+struct ForRows {
+  template <class... Arguments>
+  CONVOLITH_INLINE static void run(int rows, const Arguments&... arguments) {
+    if constexpr (kMost > 1) {
+      if (rows < kMost) {
+        ForRows<Body, kMost - 1>::run(rows, arguments...);
+        return;
+      }
+    }
+    Body<kMost>::run(arguments...);
+  }
+};
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,18 @@
+#include "convolith/algorithm.hpp"
+
+namespace convolith {
+
+#define CONVOLITH_ALGORITHM(name) const Algorithm& name##_algorithm();
+#include "algorithms.def"
+#undef CONVOLITH_ALGORITHM
+
+std::span<const Algorithm* const> algorithms() noexcept {
+#define CONVOLITH_ALGORITHM(name) &name##_algorithm(),
+  static const Algorithm* const all[] = {
+#include "algorithms.def"
+  };
+#undef CONVOLITH_ALGORITHM
+  return all;
+}
+
+}  // namespace convolith

@@ -1,0 +1,130 @@
+#include "runtime/cpu.hpp"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "convolith/error.hpp"
+
+namespace convolith {
+
+namespace baseline {
+extern const KernelTable kernel_table;
+}
+#if defined(CONVOLITH_X86_ISAS)
+namespace avx2 {
+extern const KernelTable kernel_table;
+}
+namespace avx512 {
+extern const KernelTable kernel_table;
+}
+#endif
+
+namespace {
+
+struct IsaEntry {
+  const char* name;
+  const KernelTable* table;
+  bool (*runs_here)();
+};
+
+constexpr IsaEntry kIsas[] = {
+#if defined(CONVOLITH_X86_ISAS)
+    {"baseline", &baseline::kernel_table,
+     [] { return __builtin_cpu_supports("sse4.2") != 0 && __builtin_cpu_supports("popcnt") != 0; }},
+    {"avx2", &avx2::kernel_table,
+     [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }},
+    {"avx512", &avx512::kernel_table,
+     [] {
+       return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+              __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+     }},
+#else
+    {"baseline", &baseline::kernel_table, [] { return true; }},
+#endif
+};
+
+std::size_t cache_bytes([[maybe_unused]] int name, std::size_t fallback) {
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  const long size = sysconf(name);
+  if (size > 0) return static_cast<std::size_t>(size);
+#endif
+  return fallback;
+}
+
+}  // namespace
+
+std::span<const char* const> compiled_isas() noexcept {
+  static const std::vector<const char*> names = [] {
+    std::vector<const char*> result;
+    for (const IsaEntry& isa : kIsas) result.push_back(isa.name);
+    return result;
+  }();
+  return names;
+}
+
+std::span<const KernelTable* const> available_isas() noexcept {
+  static const std::vector<const KernelTable*> tables = [] {
+    std::vector<const KernelTable*> result;
+    for (const IsaEntry& isa : kIsas) {
+      if (isa.runs_here()) result.push_back(isa.table);
+    }
+    return result;
+  }();
+  return tables;
+}
+
+const KernelTable& find_isa(std::string_view name) {
+  std::string choices;
+  for (const KernelTable* table : available_isas()) {
+    if (name == table->isa) return *table;
+    choices += std::string(choices.empty() ? "" : ", ") + table->isa;
+  }
+  bool compiled = false;
+  for (const char* isa : compiled_isas()) compiled = compiled || name == isa;
+  throw InvalidArgument("ISA '" + std::string(name) + "' is " +
+                        (compiled ? "not one that this CPU has" : "unknown") +
+                        "; available here: " + choices);
+}
+
+const KernelTable& isa_in_use() {
+  static const KernelTable& chosen = []() -> const KernelTable& {
+    if (const char* forced = std::getenv("CONVOLITH_ISA")) {
+      try {
+        return find_isa(forced);
+      } catch (const InvalidArgument& error) {
+        throw InvalidArgument("environment variable CONVOLITH_ISA: " + std::string(error.what()));
+      }
+    }
+    if (available_isas().empty()) {
+      throw InvalidArgument("this CPU lacks the baseline ISA (x86-64-v2)");
+    }
+    return *available_isas().back();
+  }();
+  return chosen;
+}
+
+Machine describe_machine(const KernelTable& isa) {
+  // Nominal rates: two vector FMAs a cycle at 3 GHz, and one core's share of memory. Costs are
+  // compared with one another only, and must not vary from run to run.
+  constexpr double kCyclesPerSecond = 3e9;
+  Machine machine{};
+  machine.kernels = &isa;
+  machine.flops_per_second[0] = kCyclesPerSecond * 2 * 2 * isa.float32.lanes;
+  machine.flops_per_second[1] = kCyclesPerSecond * 2 * 2 * isa.float64.lanes;
+  machine.bytes_per_second = 12e9;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  machine.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
+  machine.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
+  machine.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 8 << 20);
+#else
+  machine.l1_bytes = cache_bytes(0, 32 << 10);
+  machine.l2_bytes = cache_bytes(0, 512 << 10);
+  machine.l3_bytes = cache_bytes(0, 8 << 20);
+#endif
+  return machine;
+}
+
+}  // namespace convolith

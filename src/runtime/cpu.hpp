@@ -1,0 +1,37 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "convolith/algorithm.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace convolith {
+
+/// The ISAs compiled into the library, least first.
+std::span<const char* const> compiled_isas() noexcept;
+
+/// Those of them that this CPU and operating system can run, least first.
+std::span<const KernelTable* const> available_isas() noexcept;
+
+/// The ISA of that name, or InvalidArgument listing the available ones.
+const KernelTable& find_isa(std::string_view name);
+
+/// The ISA in use: CONVOLITH_ISA if set (InvalidArgument if it cannot be used), else the best.
+const KernelTable& isa_in_use();
+
+/// Cache sizes and nominal rates of this machine, for kernels of the given ISA.
+Machine describe_machine(const KernelTable& isa);
+
+template <class T>
+const Kernels<T>& kernels_for(const Machine& machine) noexcept;
+template <>
+inline const Kernels<float>& kernels_for(const Machine& machine) noexcept {
+  return machine.kernels->float32;
+}
+template <>
+inline const Kernels<double>& kernels_for(const Machine& machine) noexcept {
+  return machine.kernels->float64;
+}
+
+}  // namespace convolith

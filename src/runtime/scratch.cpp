@@ -1,0 +1,84 @@
+#include "runtime/scratch.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include <sys/mman.h>
+
+#include "convolith/algorithm.hpp"
+
+namespace convolith {
+namespace {
+
+constexpr std::size_t kKeptBytes = std::size_t{128} << 20;
+
+std::atomic<bool> poison{false};
+
+/// Large blocks begin on a huge page and ask for them: a page fault every 2 MiB, not every 4 KiB.
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+void* allocate(std::size_t bytes) {
+  const std::size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
+  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  if (rounded < bytes) throw std::bad_alloc();
+  void* data = std::aligned_alloc(alignment, rounded);
+  if (data == nullptr) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
+#endif
+  return data;
+}
+
+struct Arena {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+  bool taken = false;
+
+  void release() noexcept {
+    std::free(data);
+    data = nullptr;
+    bytes = 0;
+  }
+  ~Arena() { release(); }
+};
+
+thread_local Arena arena;
+
+}  // namespace
+
+std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
+  return std::shared_ptr<void>(allocate(bytes), std::free);
+}
+
+Scratch::Scratch(std::size_t bytes) {
+  if (bytes == 0) return;
+  if (arena.taken) {
+    data_ = allocate(bytes);
+  } else {
+    if (arena.bytes < bytes) {
+      arena.release();
+      arena.data = allocate(bytes);
+      arena.bytes = bytes;
+    }
+    arena.taken = true;
+    from_arena_ = true;
+    data_ = arena.data;
+  }
+  // All bits set is a NaN in every floating type.
+  if (poison.load(std::memory_order_relaxed)) std::memset(data_, 0xFF, bytes);
+}
+
+Scratch::~Scratch() {
+  if (from_arena_) {
+    arena.taken = false;
+    if (arena.bytes > kKeptBytes) arena.release();
+  } else {
+    std::free(data_);
+  }
+}
+
+void set_poison(bool on) noexcept { poison.store(on, std::memory_order_relaxed); }
+
+}  // namespace convolith

@@ -1,0 +1,75 @@
+#include "runtime/threads.hpp"
+
+#include <atomic>
+#include <thread>
+
+#include <pthread.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace convolith {
+namespace {
+
+std::atomic<int> chosen_threads{0};
+
+#if defined(_OPENMP)
+std::atomic<bool> forked_child{false};
+const int fork_handler =
+    pthread_atfork(nullptr, nullptr, [] { forked_child.store(true, std::memory_order_relaxed); });
+#endif
+
+}  // namespace
+
+int hardware_threads() noexcept {
+#if defined(_OPENMP)
+  return std::max(1, omp_get_num_procs());
+#else
+  return 1;
+#endif
+}
+
+int default_threads() noexcept {
+  const int chosen = chosen_threads.load(std::memory_order_relaxed);
+  if (chosen > 0) return chosen;
+#if defined(_OPENMP)
+  // Read once: omp_set_num_threads of another library must not change it.
+  static const int at_start = std::max(1, std::min(omp_get_max_threads(), omp_get_thread_limit()));
+  return at_start;
+#else
+  return 1;
+#endif
+}
+
+void set_default_threads(int threads) noexcept {
+  chosen_threads.store(threads, std::memory_order_relaxed);
+}
+
+const char* openmp_runtime() noexcept {
+#if !defined(_OPENMP)
+  return "none";
+#elif defined(__clang__)
+  return "LLVM libomp";
+#else
+  return "GNU libgomp";
+#endif
+}
+
+namespace detail {
+
+void run_parallel(int threads, ThreadBody body, const void* closure) noexcept {
+#if defined(_OPENMP)
+  if (threads > 1 && !forked_child.load(std::memory_order_relaxed) && !omp_in_parallel()) {
+#pragma omp parallel num_threads(threads)
+    body(closure, omp_get_thread_num(), omp_get_num_threads());
+    return;
+  }
+#else
+  (void)threads;
+#endif
+  body(closure, 0, 1);
+}
+
+}  // namespace detail
+}  // namespace convolith

@@ -1,0 +1,83 @@
+#pragma once
+
+// Elementary functions on vectors, to a few units in the last place. Rational approximations and
+// constants: S. L. Moshier, Cephes Mathematical Library (exp.c, tanh.c).
+
+#include "simd/vector.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+struct ExpLimits;
+template <>
+struct ExpLimits<float> {
+  static constexpr float least = -87.33f, greatest = 88.72f;
+  static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23
+  static constexpr int bias = 127, mantissa_bits = 23;
+};
+template <>
+struct ExpLimits<double> {
+  static constexpr double least = -708.39, greatest = 709.78;
+  static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr int bias = 1023, mantissa_bits = 52;
+};
+
+/// e^x with x clamped to the range of normal results; NaN stays NaN.
+template <class T>
+CONVOLITH_INLINE Vec<T> exponential(Vec<T> x) {
+  using L = ExpLimits<T>;
+  using V = Vec<T>;
+  x = min_keeping_nan<T>(max_keeping_nan<T>(x, broadcast<T>(L::least)), broadcast<T>(L::greatest));
+  // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 = 0.693145751953125 + 1.4286e-6
+  const V shifted = x * broadcast<T>(T(1.44269504088896340736)) + broadcast<T>(L::round_magic);
+  const V n = shifted - broadcast<T>(L::round_magic);
+  V r = x - n * broadcast<T>(T(6.93145751953125e-1));
+  r = r - n * broadcast<T>(T(1.42860682030941723212e-6));
+  // e^r = 1 + 2 r P(r^2) / (Q(r^2) - r P(r^2))
+  const V rr = r * r;
+  V p = rr * broadcast<T>(T(1.26177193074810590878e-4)) +
+        broadcast<T>(T(3.02994407707441961300e-2));
+  p = (p * rr + broadcast<T>(T(9.99999999999999999910e-1))) * r;
+  V q = rr * broadcast<T>(T(3.00198505138664455042e-6)) +
+        broadcast<T>(T(2.52448340349684104192e-3));
+  q = q * rr + broadcast<T>(T(2.27265548208155028766e-1));
+  q = q * rr + broadcast<T>(T(2.00000000000000000009e0));
+  const V fraction = broadcast<T>(T(1)) + broadcast<T>(T(2)) * p / (q - p);
+  // 2^n in two factors: n may be one more than the exponent field holds.
+  Mask<T> power = (Mask<T>)shifted - (Mask<T>)broadcast<T>(L::round_magic);
+  const Mask<T> half = power >> 1;
+  const auto two_to = [](Mask<T> e) { return (V)((e + L::bias) << L::mantissa_bits); };
+  const V result = fraction * two_to(half) * two_to(power - half);
+  return select<T>((Mask<T>)(x == x), result, x);
+}
+
+template <class T>
+CONVOLITH_INLINE Vec<T> hyperbolic_tangent(Vec<T> x) {
+  using V = Vec<T>;
+  const V magnitude = absolute<T>(x);
+  // Near zero: x + x z P(z) / Q(z), z = x^2
+  const V z = x * x;
+  V p = z * broadcast<T>(T(-9.64399179425052238628e-1)) +
+        broadcast<T>(T(-9.92877231001918586564e1));
+  p = p * z + broadcast<T>(T(-1.61468768441708447952e3));
+  V q = z + broadcast<T>(T(1.12811678491632931402e2));
+  q = q * z + broadcast<T>(T(2.23548839060100448583e3));
+  q = q * z + broadcast<T>(T(4.84406305325125486048e3));
+  const V near = x + x * z * (p / q);
+  // Elsewhere: 1 - 2 / (e^2|x| + 1), with the sign of x
+  const V one = broadcast<T>(T(1));
+  const V far = one - broadcast<T>(T(2)) / (exponential<T>(magnitude + magnitude) + one);
+  const Mask<T> sign = (Mask<T>)x & (Mask<T>)broadcast<T>(T(-0.0));
+  const V signed_far = (V)((Mask<T>)far | sign);
+  return select<T>((Mask<T>)(magnitude < broadcast<T>(T(0.625))), near, signed_far);
+}
+
+template <class T>
+CONVOLITH_INLINE Vec<T> logistic(Vec<T> x) {
+  const Vec<T> one = broadcast<T>(T(1));
+  return one / (one + exponential<T>(-x));
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE
