@@ -6,6 +6,7 @@
 #include "kernels/gemm.inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/peak.inl.hpp"
+#include "kernels/pooling.inl.hpp"
 #include "kernels/weight_gradient.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
@@ -29,6 +30,7 @@ constexpr Kernels<T> kernels_of() {
       .epilogue = epilogue<T>,
       .add = add<T>,
       .sum = sum<T>,
+      .pooling = {.max = pool_max<T>, .sum = pool_sum<T>},
       .fma_rounds = fma_rounds<T>,
   };
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "convolith/types.hpp"
+#include "kernels/pooling_table.hpp"
 
 namespace convolith {
 
@@ -109,6 +110,8 @@ struct Kernels {
 
   /// Sum of count elements that lie stride apart; no chain of more than 512 additions.
   T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
+
+  PoolingKernels<T> pooling;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.
   std::int64_t (*fma_rounds)(std::int64_t rounds);

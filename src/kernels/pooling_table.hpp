@@ -22,14 +22,15 @@ struct PoolAxis {
   std::int64_t step;
   const std::int64_t* first;
   const std::int64_t* taps;
-  const PoolRun* runs;  ///< every output is in one of them
-  std::int64_t run_count;
+  std::int64_t most_taps;
 };
 
 /// Pooling of one map, or of several channels whose elements touch.
 template <class T>
 struct PoolPass {
   PoolAxis depth, height, width;
+  const PoolRun* runs;  ///< of the width: every output is in one of them
+  std::int64_t run_count;
   bool lanes_are_channels;  ///< otherwise lanes are outputs along the width, and x's pixels touch
   std::int64_t channels;    ///< 1 if lanes are outputs
   const T* x;

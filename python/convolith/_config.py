@@ -1,0 +1,99 @@
+"""What the library was built with and how it runs: threads, numerics, ISA."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, overload
+
+from convolith import _arguments, _core
+
+
+class _Local(threading.local):
+    """What the context managers set, for the calling thread alone."""
+
+    threads: int = 0
+    numerics: str = "fast"
+
+
+_local = _Local()
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads for calls of this process that `threads` does not govern."""
+    _core.set_default_threads(thread_count(n))
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call from this thread would use.
+
+    At first OMP_NUM_THREADS, or the number of processors that the process may use.
+    """
+    return _local.threads or _core.default_threads()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Use `n` threads for calls of the calling thread within the context."""
+    before, _local.threads = _local.threads, thread_count(n)
+    try:
+        yield
+    finally:
+        _local.threads = before
+
+
+@contextmanager
+def numerics(mode: str) -> Iterator[None]:
+    """Use numerics "fast" or "strict" for calls of the calling thread within the context.
+
+    "strict" allows only algorithms in which each output is the sum of its own products, so that
+    a NaN or an infinity reaches the outputs whose window holds it and no other.
+    """
+    before, _local.numerics = _local.numerics, resolve_numerics(mode)
+    try:
+        yield
+    finally:
+        _local.numerics = before
+
+
+def resolve_numerics(mode: str | None) -> str:
+    """Return the mode of a call: its argument, or what the context says."""
+    if mode is None:
+        return _local.numerics
+    if _arguments.choice(mode, "numerics") not in ("fast", "strict"):
+        raise ValueError(f"numerics is {mode!r}; it must be 'fast' or 'strict'")
+    return mode
+
+
+def thread_count(n: int) -> int:
+    """Check a number of threads."""
+    count = _arguments.integer(n, "threads")
+    most = 1024
+    if not 1 <= count <= most:
+        raise ValueError(f"threads is {count}; it must be 1 to {most}")
+    return count
+
+
+@overload
+def show_config(mode: Literal["print"] = ...) -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: str = "print") -> dict[str, Any] | None:
+    """Print the version, compiler, ISAs, threads and caches, or return them as a dict.
+
+    Args:
+        mode: "print", or "dicts" to return {name: value}.
+    """
+    config = _core.config() | {"threads": get_num_threads()}
+    if mode == "dicts":
+        return config
+    if mode != "print":
+        raise ValueError(f"mode is {mode!r}; it must be 'print' or 'dicts'")
+    for name, value in config.items():
+        if isinstance(value, list):
+            value = ", ".join(value)
+        elif name.endswith("_bytes") and value >= 1024:
+            value = f"{value // 1024} KiB"
+        print(f"{name.replace('_', ' '):<18}{value}")
+    return None

@@ -1,0 +1,594 @@
+"""Convolution and transposed convolution with their gradients, on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convolith import _arguments, _config, _core
+from convolith._arguments import Activation, Array, Ints, Padding
+from convolith._ranks import for_ranks
+
+
+def _options(
+    nd: int,
+    stride: Ints,
+    padding: Padding,
+    dilation: Ints,
+    groups: int,
+    data_format: str,
+    padding_mode: str,
+    *,
+    bias: bool = False,
+    residual: bool = False,
+    activation: Activation = None,
+) -> dict[str, Any]:
+    """Keyword arguments of the core's problem makers."""
+    activation_name, slope = _arguments.activation(activation)
+    return {
+        "stride": _arguments.integers(stride, nd, "stride"),
+        "padding": _arguments.padding(padding, nd),
+        "dilation": _arguments.integers(dilation, nd, "dilation"),
+        "groups": _arguments.integer(groups, "groups"),
+        "data_format": _arguments.data_format(data_format, nd),
+        "padding_mode": _arguments.choice(padding_mode, "padding_mode"),
+        "bias": bias,
+        "residual": residual,
+        "activation": activation_name,
+        "slope": slope,
+    }
+
+
+def _plan(
+    problem: _core.ConvProblem,
+    algorithm: str,
+    numerics: str | None,
+    threads: int = 0,
+    workspace_limit: int | None = None,
+) -> _core.Plan:
+    return _core.Plan(
+        problem,
+        _arguments.choice(algorithm, "algorithm"),
+        _config.resolve_numerics(numerics),
+        threads or _config.get_num_threads(),
+        workspace_limit=workspace_limit,
+    )
+
+
+def _rank_of_shape(shape: tuple[int, ...], name: str) -> int:
+    nd = len(shape) - 2
+    if nd not in (1, 2, 3):
+        raise ValueError(f"{name} has {len(shape)} axes; it must have 3, 4 or 5")
+    return nd
+
+
+def _output_size(
+    value: Ints | None, nd: int, channels_last: bool, name: str = "output_size"
+) -> tuple[int, ...] | None:
+    """One extent per spatial axis; a whole shape is cut down to them."""
+    if value is None:
+        return None
+    extents = _arguments.shape(value, name)
+    if len(extents) == nd:
+        return extents
+    if len(extents) in (nd + 1, nd + 2):
+        return extents[-nd - 1 : -1] if channels_last else extents[-nd:]
+    raise ValueError(f"{name} is {extents}; it must have {nd} values")
+
+
+def _conv(
+    nd: int,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    activation: Activation = None,
+    residual: Array | None = None,
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """{rank}-D convolution: activation(conv(x, weight) + bias + residual).
+
+    As in every deep-learning library this is cross-correlation, the kernel is not flipped:
+    y[n, k, o] = sum over c, t of x[n, c, o * stride + t * dilation - before] * weight[k, c, t].
+
+    Args:
+        x: Input (batch, in_channels, {spatial}), or with the channels last in channels_last;
+            without the batch axis for one sample. float32 or float64, any strides.
+        weight: (out_channels, in_channels / groups, *kernel) in both data formats.
+        bias: (out_channels,), added to every pixel.
+        stride: Distance between windows, one integer or one per axis.
+        padding: One integer, one per axis, one (before, after) pair per axis, "valid", "same" or
+            "same_lower". "same" gives ceil(extent / stride) outputs, an odd pixel at the end.
+        dilation: Distance between the taps of a kernel.
+        groups: Output channels see only the input channels of their own group.
+        data_format: "channels_first" or "channels_last", or an alias such as "NCHW" or "NHWC".
+        padding_mode: What padding holds: "zeros", "reflect", "replicate" or "circular".
+        activation: None, "relu", "relu6", "leaky_relu", "tanh", "sigmoid", "silu", "hardswish",
+            or ("leaky_relu", slope); leaky_relu's slope is 0.01 otherwise.
+        residual: Added before the activation; of the result's shape.
+        algorithm: "auto" or a name from `convolith.algorithms`.
+        numerics: "fast" or "strict"; None takes what `convolith.numerics` set, at first "fast".
+        out: Where to write the result; may be a slice, must not overlap an input.
+
+    Returns:
+        (batch, out_channels, {spatial}) in the data format of x.
+
+    Raises:
+        TypeError: An argument of a wrong type or dtype.
+        ValueError: Extents that do not fit together; the message names the argument.
+        UnsupportedError: The algorithm cannot serve this problem; lists every one with its reason.
+        OverflowError, MemoryError: Extents beyond 64 bits, or more memory than there is.
+    """
+    dtype = _core.common_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    options = _options(
+        nd,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
+        bias=bias is not None,
+        residual=residual is not None,
+        activation=activation,
+    )
+    problem = _core.make_convolution("forward", nd, x.shape, weight.shape, dtype, **options)
+    return _plan(problem, algorithm, numerics).execute(x, weight, bias, residual, out)
+
+
+conv1d, conv2d, conv3d = for_ranks("conv{rank}d", _conv)
+
+
+def conv_backward_input(
+    dy: Array,
+    weight: Array,
+    input_shape: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a convolution with respect to its input: the adjoint of x -> conv(x, weight).
+
+    Args:
+        dy: Gradient of the convolution's result, of its shape.
+        weight: The convolution's weights; their rank tells the number of spatial axes.
+        input_shape: Shape of the convolution's input, in its data format.
+        stride, padding, dilation, groups, data_format, padding_mode: As in the convolution.
+        algorithm, numerics, out: As in `conv2d`.
+
+    Returns:
+        An array of shape input_shape.
+    """
+    dtype = _core.common_dtype(dy=dy, weight=weight)
+    nd = _rank_of_shape(weight.shape, "weight")
+    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    x_shape = _arguments.shape(input_shape, "input_shape")
+    problem = _core.make_convolution("backward_input", nd, x_shape, weight.shape, dtype, **options)
+    _require_same_rank(dy, "dy", x_shape, "input_shape")
+    return _plan(problem, algorithm, numerics).execute(dy, weight, out=out)
+
+
+def conv_backward_weight(
+    dy: Array,
+    x: Array,
+    weight_shape: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    bias_grad: bool = False,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Any:
+    """Gradient of a convolution with respect to its weights.
+
+    Args:
+        dy: Gradient of the convolution's result, of its shape.
+        x: The convolution's input.
+        weight_shape: (out_channels, in_channels / groups, *kernel).
+        stride, padding, dilation, groups, data_format, padding_mode: As in the convolution.
+        bias_grad: Also return the gradient of the bias, dy summed over batch and space.
+        algorithm, numerics, out: As in `conv2d`.
+
+    Returns:
+        An array of shape weight_shape, or with bias_grad the pair (dweight, dbias).
+    """
+    dtype = _core.common_dtype(dy=dy, x=x)
+    w_shape = _arguments.shape(weight_shape, "weight_shape")
+    nd = _rank_of_shape(w_shape, "weight_shape")
+    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    with_bias = _arguments.flag(bias_grad, "bias_grad")
+    problem = _core.make_convolution("backward_weight", nd, x.shape, w_shape, dtype, **options)
+    _require_same_rank(dy, "dy", x.shape, "x")
+    dweight = _plan(problem, algorithm, numerics).execute(dy, x, out=out)
+    if not with_bias:
+        return dweight
+    return dweight, _bias_gradient(dy, nd, options["data_format"])
+
+
+def _require_same_rank(a: Array, a_name: str, shape: tuple[int, ...], name: str) -> None:
+    """Both with a batch axis, or both without."""
+    if a.ndim != len(shape):
+        raise ValueError(f"{a_name} has {a.ndim} axes and {name} has {len(shape)}; they must agree")
+
+
+def _bias_gradient(dy: Array, nd: int, layout: str) -> Array:
+    return _core.channel_sums(dy, nd, layout, "dy", _config.get_num_threads())
+
+
+def _conv_transpose(
+    nd: int,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    output_size: Ints | None = None,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    activation: Activation = None,
+    residual: Array | None = None,
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """{rank}-D transposed convolution: the adjoint of a convolution, with an epilogue.
+
+    An axis of n inputs gives (n - 1) * stride - before - after + dilation * (kernel - 1) +
+    output_padding + 1 outputs (Dumoulin & Visin, arXiv:1603.07285, section 4).
+
+    Args:
+        x: Input (batch, in_channels, {spatial}), or with the channels last in channels_last;
+            without the batch axis for one sample.
+        weight: (in_channels, out_channels / groups, *kernel) in both data formats.
+        bias: (out_channels,).
+        stride, padding, dilation, groups: Those of the convolution that this is the adjoint of.
+            padding "same" gives extent * stride outputs.
+        output_padding: Further outputs at the end of each axis; smaller than stride or dilation.
+        output_size: The wanted spatial extents, in place of output_padding.
+        padding_mode: Where the cropped margins go: "zeros" drops them, the other modes add them
+            to the pixels that the convolution would have read there.
+        data_format, activation, residual, algorithm, numerics, out: As in `conv{rank}d`.
+
+    Returns:
+        (batch, out_channels, {spatial}) in the data format of x.
+    """
+    dtype = _core.common_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    options = _options(
+        nd,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
+        bias=bias is not None,
+        residual=residual is not None,
+        activation=activation,
+    )
+    problem = _core.make_transposed(
+        "forward",
+        nd,
+        x.shape,
+        weight.shape,
+        dtype,
+        *_sizes(output_padding, output_size, nd, options),
+        **options,
+    )
+    return _plan(problem, algorithm, numerics).execute(x, weight, bias, residual, out)
+
+
+conv_transpose1d, conv_transpose2d, conv_transpose3d = for_ranks(
+    "conv_transpose{rank}d", _conv_transpose
+)
+
+
+def _sizes(
+    output_padding: Ints | None, output_size: Ints | None, nd: int, options: dict[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    extra = _arguments.integers(
+        0 if output_padding is None else output_padding, nd, "output_padding"
+    )
+    size = _output_size(output_size, nd, options["data_format"] == "channels_last")
+    if size is not None and any(extra):
+        raise ValueError(f"output_padding is {extra} and output_size is {size}; give one of them")
+    return extra, size
+
+
+def _transposed_gradient(
+    direction: str,
+    nd: int,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    dtype: str,
+    dy: Array,
+    output_padding: Ints | None,
+    output_size: Ints | None,
+    options: dict[str, Any],
+) -> _core.ConvProblem:
+    """The problem of a gradient; dy's extents tell the output's where the arguments do not."""
+    _require_same_rank(dy, "dy", x_shape, "x" if direction == "backward_weight" else "input_shape")
+    if output_padding is None and output_size is None:
+        output_size = dy.shape
+    sizes = _sizes(output_padding, output_size, nd, options)
+    return _core.make_transposed(direction, nd, x_shape, weight_shape, dtype, *sizes, **options)
+
+
+def conv_transpose_backward_input(
+    dy: Array,
+    weight: Array,
+    input_shape: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints | None = None,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    output_size: Ints | None = None,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a transposed convolution with respect to its input: a convolution of dy.
+
+    Args:
+        dy: Gradient of the transposed convolution's result, of its shape.
+        weight: The transposed convolution's weights, (in_channels, out_channels / groups, *kernel).
+        input_shape: Shape of the transposed convolution's input, in its data format.
+        stride, padding, output_padding, groups, dilation, output_size, data_format, padding_mode:
+            As in the transposed convolution; without both sizes, dy's shape tells them.
+        algorithm, numerics, out: As in `conv2d`.
+
+    Returns:
+        An array of shape input_shape.
+    """
+    dtype = _core.common_dtype(dy=dy, weight=weight)
+    nd = _rank_of_shape(weight.shape, "weight")
+    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    x_shape = _arguments.shape(input_shape, "input_shape")
+    problem = _transposed_gradient(
+        "backward_input",
+        nd,
+        x_shape,
+        weight.shape,
+        dtype,
+        dy,
+        output_padding,
+        output_size,
+        options,
+    )
+    return _plan(problem, algorithm, numerics).execute(dy, weight, out=out)
+
+
+def conv_transpose_backward_weight(
+    dy: Array,
+    x: Array,
+    weight_shape: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints | None = None,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    bias_grad: bool = False,
+    output_size: Ints | None = None,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    out: Array | None = None,
+) -> Any:
+    """Gradient of a transposed convolution with respect to its weights.
+
+    Args:
+        dy: Gradient of the transposed convolution's result, of its shape.
+        x: The transposed convolution's input.
+        weight_shape: (in_channels, out_channels / groups, *kernel).
+        stride, padding, output_padding, groups, dilation, output_size, data_format, padding_mode:
+            As in the transposed convolution; without both sizes, dy's shape tells them.
+        bias_grad: Also return the gradient of the bias, dy summed over batch and space.
+        algorithm, numerics, out: As in `conv2d`.
+
+    Returns:
+        An array of shape weight_shape, or with bias_grad the pair (dweight, dbias).
+    """
+    dtype = _core.common_dtype(dy=dy, x=x)
+    w_shape = _arguments.shape(weight_shape, "weight_shape")
+    nd = _rank_of_shape(w_shape, "weight_shape")
+    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    with_bias = _arguments.flag(bias_grad, "bias_grad")
+    problem = _transposed_gradient(
+        "backward_weight", nd, x.shape, w_shape, dtype, dy, output_padding, output_size, options
+    )
+    # The adjoint swaps the roles: x is the convolution's result, dy its input.
+    dweight = _plan(problem, algorithm, numerics).execute(x, dy, out=out)
+    if not with_bias:
+        return dweight
+    return dweight, _bias_gradient(dy, nd, options["data_format"])
+
+
+class ConvPlan:
+    """A convolution planned once, with its weights packed; made by `plan_conv`.
+
+    Immutable, so that several threads may call it at once.
+    """
+
+    def __init__(self, plan: _core.Plan, weight: Array, bias: Array | None) -> None:
+        """Pack `weight` for `plan` and keep a copy of `bias`."""
+        self._plan = plan.pack(weight)
+        self._bias = None if bias is None else bias.copy()
+
+    def __call__(
+        self, x: Array, out: Array | None = None, *, residual: Array | None = None
+    ) -> Array:
+        """Convolve `x`, of the planned shape; `residual` where the plan has one."""
+        return self._plan.execute(x, None, self._bias, residual, out)
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm that was chosen."""
+        return self._plan.algorithm
+
+    @property
+    def isa(self) -> str:
+        """The ISA of its kernels."""
+        return self._plan.isa
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that it runs on."""
+        return self._plan.threads
+
+    @property
+    def problem(self) -> _core.ConvProblem:
+        """The problem that it solves."""
+        return self._plan.problem
+
+    @property
+    def flops(self) -> float:
+        """Twice the multiply-adds of the direct method, padding counted."""
+        return self._plan.flops
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of one call, packed weights not counted."""
+        return self._plan.workspace_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Size of the packed weights."""
+        return self._plan.packed_bytes
+
+    def explain(self) -> str:
+        """Which algorithms were considered or refused, why, and the predicted cost."""
+        return self._plan.explain()
+
+    def __repr__(self) -> str:
+        return f"<ConvPlan {self.problem}: {self.algorithm}, {self.isa}, {self.threads} threads>"
+
+
+def plan_conv(
+    x_shape: Ints,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    activation: Activation = None,
+    residual: bool = False,
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    threads: int | None = None,
+    workspace_limit: int | None = None,
+) -> ConvPlan:
+    """Choose an algorithm once and pack the weights once, for many calls on one input shape.
+
+    Args:
+        x_shape: Shape of the inputs to come, in the data format.
+        weight: (out_channels, in_channels / groups, *kernel); its rank tells the spatial axes.
+        bias, stride, padding, dilation, groups, data_format, padding_mode, activation, algorithm,
+            numerics: As in `conv2d`.
+        residual: Whether calls will pass a residual.
+        threads: Number of threads; None takes what `get_num_threads` says now.
+        workspace_limit: Most bytes of workspace; algorithms that need more are refused.
+
+    Returns:
+        A ConvPlan: call it with x, and optionally out.
+    """
+    dtype = _core.common_dtype(weight=weight, bias=bias)
+    nd = _rank_of_shape(weight.shape, "weight")
+    options = _options(
+        nd,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
+        bias=bias is not None,
+        residual=_arguments.flag(residual, "residual"),
+        activation=activation,
+    )
+    problem = _core.make_convolution(
+        "forward", nd, _arguments.shape(x_shape, "x_shape"), weight.shape, dtype, **options
+    )
+    if bias is not None and bias.shape != (problem.out_channels,):
+        raise ValueError(f"bias has shape {bias.shape}; it must be ({problem.out_channels},)")
+    count = 0 if threads is None else _config.thread_count(threads)
+    limit = None
+    if workspace_limit is not None:
+        limit = _arguments.integer(workspace_limit, "workspace_limit")
+        if limit < 0:
+            raise ValueError(f"workspace_limit is {limit}; it must be at least 0")
+    return ConvPlan(_plan(problem, algorithm, numerics, count, limit), weight, bias)
+
+
+def algorithms(
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    dtype: str = "float32",
+    direction: str = "forward",
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    numerics: str | None = None,
+) -> list[dict[str, Any]]:
+    """How every algorithm of the library stands to a convolution.
+
+    Args:
+        x_shape, weight_shape: Shapes of the convolution's input and weights.
+        stride, padding, dilation, groups, data_format, padding_mode, numerics: As in `conv2d`.
+        dtype: "float32" or "float64".
+        direction: "forward", "backward_input" or "backward_weight".
+
+    Returns:
+        One record per algorithm: name, summary, supported, reason (where not), workspace_bytes,
+        packed_bytes, cost_seconds (predicted, one core) and tolerance, whose "componentwise" c
+        bounds the error by c * conv(|x|, |weight|).
+    """
+    w_shape = _arguments.shape(weight_shape, "weight_shape")
+    nd = _rank_of_shape(w_shape, "weight_shape")
+    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    problem = _core.make_convolution(
+        _arguments.choice(direction, "direction"),
+        nd,
+        _arguments.shape(x_shape, "x_shape"),
+        w_shape,
+        _arguments.choice(dtype, "dtype"),
+        **options,
+    )
+    return _core.algorithms(
+        problem, _config.resolve_numerics(numerics), _config.get_num_threads()
+    )

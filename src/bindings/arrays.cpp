@@ -1,0 +1,263 @@
+#include "bindings/arrays.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace py = pybind11;
+
+namespace convolith {
+namespace {
+
+[[noreturn]] void type_error(const std::string& message) { throw py::type_error(message); }
+[[noreturn]] void value_error(const std::string& message) { throw py::value_error(message); }
+
+std::string type_name(py::handle object) {
+  return py::cast<std::string>(py::type::handle_of(object).attr("__name__"));
+}
+
+bool is_masked(py::handle object) {
+  // A masked array can only exist once numpy.ma is imported.
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  if (!modules.contains("numpy.ma")) return false;
+  return py::isinstance(object, modules["numpy.ma"].attr("MaskedArray"));
+}
+
+/// C-contiguous and aligned.
+bool is_plain(const py::array& array) {
+  constexpr int kFlags = static_cast<int>(py::array::c_style) |
+                         static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  return (array.flags() & kFlags) == kFlags;
+}
+
+struct AxisStride {
+  std::int64_t extent, stride;
+};
+
+/// Strides of feature maps in elements, or nothing where kernels could not walk them.
+std::optional<TensorView> view_of(const py::array& array, Layout layout, int nd) {
+  const auto item = static_cast<std::int64_t>(array.itemsize());
+  const auto address = reinterpret_cast<std::uintptr_t>(array.data());
+  if (address % static_cast<std::uintptr_t>(item) != 0) return std::nullopt;
+  std::vector<AxisStride> axes;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    const std::int64_t stride = array.strides(i);
+    if (array.shape(i) > 1 && stride % item != 0) return std::nullopt;
+    axes.push_back({array.shape(i), stride / item});
+  }
+  if (axes.size() == static_cast<std::size_t>(nd) + 1) axes.insert(axes.begin(), {1, 0});
+  const bool channels_last = layout == Layout::channels_last;
+  const std::size_t first_spatial = channels_last ? 1 : 2;
+  const AxisStride channel = channels_last ? axes.back() : axes[1];
+
+  // Collapse the spatial axes, innermost first; axes of extent 1 may have any stride.
+  std::int64_t pixels = 1;
+  std::int64_t pixel_stride = channels_last ? channel.extent : 1;
+  for (std::size_t i = first_spatial + nd; i-- > first_spatial;) {
+    if (axes[i].extent == 1) continue;
+    if (pixels == 1) {
+      pixel_stride = axes[i].stride;
+    } else if (axes[i].stride != pixels * pixel_stride) {
+      return std::nullopt;
+    }
+    pixels *= axes[i].extent;
+  }
+  const std::int64_t innermost = channels_last ? channel.stride : pixel_stride;
+  const std::int64_t extent = channels_last ? channel.extent : pixels;
+  if (extent > 1 && innermost != 1) return std::nullopt;
+
+  TensorView view;
+  view.data = const_cast<void*>(array.data());
+  view.sample_stride = axes[0].stride;
+  view.channel_stride = channels_last ? 1 : channel.stride;
+  view.pixel_stride = channels_last ? pixel_stride : 1;
+  return view;
+}
+
+/// Whether writing through the view touches every element once: no axis folds onto another.
+bool is_injective(const TensorView& view, const MapsShape& shape, Layout layout) {
+  std::int64_t pixels = 1;
+  for (std::int64_t extent : shape.spatial) pixels *= extent;
+  const bool channels_last = layout == Layout::channels_last;
+  const std::int64_t inner = channels_last ? shape.channels : pixels;
+  const std::int64_t outer = channels_last ? pixels : shape.channels;
+  const std::int64_t outer_stride = channels_last ? view.pixel_stride : view.channel_stride;
+  if (outer > 1 && outer_stride < inner) return false;
+  const std::int64_t span = (outer - 1) * outer_stride + inner;
+  return shape.batch <= 1 || view.sample_stride >= span;
+}
+
+bool shares_elements(const py::array& a, const py::array& b) {
+  const py::module_ numpy = py::module_::import("numpy");
+  if (!py::cast<bool>(numpy.attr("may_share_memory")(a, b))) return false;
+  // The exact answer can take exponential time; give up early and call it sharing.
+  constexpr std::int64_t kMaxWork = 1000000;
+  try {
+    return py::cast<bool>(numpy.attr("shares_memory")(a, b, kMaxWork));
+  } catch (py::error_already_set& error) {
+    if (error.matches(PyExc_RuntimeError)) return true;  // numpy.exceptions.TooHardError
+    throw;
+  }
+}
+
+}  // namespace
+
+std::string shape_text(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+
+py::array require_array(py::handle object, const char* argument) {
+  const std::string name = argument;
+  if (!py::isinstance<py::array>(object) || is_masked(object)) {
+    type_error(name + " is a " + type_name(object) +
+               "; it must be a numpy.ndarray of float32 or float64");
+  }
+  auto array = py::reinterpret_borrow<py::array>(object);
+  const py::dtype dtype = array.dtype();
+  const bool floating = dtype.kind() == 'f' && (dtype.itemsize() == 4 || dtype.itemsize() == 8);
+  if (!floating) {
+    type_error(name + " has dtype " + py::cast<std::string>(py::str(dtype)) +
+               "; supported are float32 and float64");
+  }
+  if (!py::cast<bool>(dtype.attr("isnative"))) {
+    type_error(name + " has byte order '" + std::string(1, dtype.byteorder()) +
+               "'; it must be native: use " + name + ".astype(" + name +
+               ".dtype.newbyteorder('='))");
+  }
+  return array;
+}
+
+std::optional<py::array> optional_array(py::handle object, const char* argument) {
+  if (object.is_none()) return std::nullopt;
+  return require_array(object, argument);
+}
+
+DType dtype_of(const py::array& array) {
+  return array.itemsize() == 4 ? DType::float32 : DType::float64;
+}
+
+void require_dtype(const py::array& array, DType dtype, const char* argument, const char* like) {
+  if (dtype_of(array) != dtype) {
+    type_error(std::string(argument) + " has dtype " + name(dtype_of(array)) + "; " + like +
+               " has " + name(dtype) + ", and all floating arrays of a call share one dtype");
+  }
+}
+
+void require_shape(const py::array& array, const Shape& shape, const char* argument) {
+  const Shape actual = shape_of(array);
+  if (actual != shape) {
+    value_error(std::string(argument) + " has shape " + shape_text(actual) + "; it must be " +
+                shape_text(shape));
+  }
+}
+
+bool is_unbatched(const py::array& array, int nd, const char* argument) {
+  if (array.ndim() == nd + 1) return true;
+  if (array.ndim() == nd + 2) return false;
+  value_error(std::string(argument) + " has " + std::to_string(array.ndim()) +
+              " axes; it must have " + std::to_string(nd + 2) + ", or " + std::to_string(nd + 1) +
+              " for one sample without a batch axis");
+}
+
+Shape maps_shape(Layout layout, bool unbatched, std::int64_t batch, std::int64_t channels,
+                 const Shape& spatial) {
+  Shape shape;
+  if (!unbatched) shape.push_back(batch);
+  if (layout == Layout::channels_first) shape.push_back(channels);
+  shape.insert(shape.end(), spatial.begin(), spatial.end());
+  if (layout == Layout::channels_last) shape.push_back(channels);
+  return shape;
+}
+
+MapsShape parse_maps_shape(const Shape& shape, Layout layout, int nd, const char* argument) {
+  const auto rank = static_cast<int>(shape.size());
+  if (rank != nd + 1 && rank != nd + 2) {
+    value_error(std::string(argument) + " has " + std::to_string(rank) + " axes; it must have " +
+                std::to_string(nd + 2) + ", or " + std::to_string(nd + 1) +
+                " for one sample without a batch axis");
+  }
+  MapsShape result;
+  result.unbatched = rank == nd + 1;
+  auto at = shape.begin();
+  result.batch = result.unbatched ? 1 : *at++;
+  if (layout == Layout::channels_first) result.channels = *at++;
+  result.spatial.assign(at, at + nd);
+  if (layout == Layout::channels_last) result.channels = shape.back();
+  return result;
+}
+
+InputMaps input_maps(const py::array& array, Layout layout, int nd) {
+  if (const auto view = view_of(array, layout, nd)) return {array, *view};
+  const py::array copy = contiguous(array);
+  return {copy, *view_of(copy, layout, nd)};
+}
+
+py::array contiguous(const py::array& array) {
+  if (is_plain(array)) return array;
+  const py::module_ numpy = py::module_::import("numpy");
+  return py::cast<py::array>(numpy.attr("array")(array, py::arg("order") = "C",
+                                                 py::arg("copy") = true, py::arg("subok") = false));
+}
+
+Output::Output(py::handle out, const Shape& shape, DType dtype,
+               std::initializer_list<const py::array*> inputs) {
+  if (out.is_none()) {
+    result_ = py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+    written_ = result_;
+    return;
+  }
+  result_ = require_array(out, "out");
+  written_ = result_;
+  if (dtype_of(result_) != dtype) {
+    type_error("out has dtype " + std::string(name(dtype_of(result_))) + "; it must be " +
+               name(dtype));
+  }
+  require_shape(result_, shape, "out");
+  if (!result_.writeable()) value_error("out is read-only; it must be writable");
+  for (const py::array* input : inputs) {
+    if (input != nullptr && shares_elements(result_, *input)) {
+      value_error("out shares elements with an input; it must not overlap any");
+    }
+  }
+}
+
+void Output::write_elsewhere() {
+  written_ = py::array(result_.dtype(),
+                       std::vector<py::ssize_t>(result_.shape(), result_.shape() + result_.ndim()));
+}
+
+TensorView Output::maps(Layout layout, int nd) {
+  const auto view = view_of(written_, layout, nd);
+  if (view && is_injective(*view, parse_maps_shape(shape_of(written_), layout, nd, "out"), layout)) {
+    return *view;
+  }
+  write_elsewhere();
+  return *view_of(written_, layout, nd);
+}
+
+void* Output::data() {
+  if (!is_plain(written_)) write_elsewhere();
+  return written_.mutable_data();
+}
+
+py::array Output::finish() {
+  if (!written_.is(result_)) py::module_::import("numpy").attr("copyto")(result_, written_);
+  return result_;
+}
+
+py::dtype numpy_dtype(DType dtype) {
+  return dtype == DType::float32 ? py::dtype::of<float>() : py::dtype::of<double>();
+}
+
+Shape shape_argument(const py::tuple& extents) {
+  Shape shape;
+  for (py::handle extent : extents) shape.push_back(py::cast<std::int64_t>(extent));
+  return shape;
+}
+
+}  // namespace convolith
