@@ -1,0 +1,310 @@
+"""`convolith bench`: the algorithms against one another and against the machine's peak."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import convolith
+from convolith import _core
+from convolith.bench.layers import Layer, parse_layers, problem_files
+from convolith.bench.measure import REFERENCE, Benchmark, Settings, candidates
+from convolith.bench.peak import PeakBenchmark
+from convolith.cli.errors import CliError, require
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DESCRIPTION = """\
+Time every algorithm on the distinct convolution layers of classic networks, beside the NumPy
+reference where that ends in reasonable time: time, GFLOP/s, share of the measured FMA peak,
+workspace, and the largest error against float64 at sampled outputs. Ctrl-C prints what was measured
+so far.
+"""
+EPILOG = """\
+examples:
+  convolith bench
+  convolith bench --net resnet50 --threads 1 --plot resnet50.png
+  convolith bench --problem "conv2d n8 c64 i56x56 k64 f3x3 p1" --direction backward_weight
+  convolith bench peak
+"""
+CUSTOM = "custom"
+WIDE = 150  # columns, where the output is no terminal
+ROOMY = 125  # columns that a table with problems in text form takes
+
+INTERRUPTED = 130
+WRONG = 1
+
+Step = TypeVar("Step")
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "bench",
+        help="time the algorithms on the layers of classic networks",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run_layers)
+    what = parser.add_argument_group("what to measure")
+    what.add_argument(
+        "--net", action="append", metavar="NAME", help="a network's layers (repeatable)"
+    )
+    what.add_argument(
+        "--problem", action="append", metavar="TEXT", help="a problem in text form (repeatable)"
+    )
+    what.add_argument(
+        "--algorithm", action="append", metavar="NAME", help="an algorithm, or auto (repeatable)"
+    )
+    what.add_argument("--direction", choices=("forward", "backward_input", "backward_weight"))
+    what.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
+    what.add_argument("--data-format", choices=("channels_first", "channels_last"))
+    what.add_argument("--dtype", choices=("float32", "float64"))
+    what.add_argument(
+        "--reference",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the NumPy reference where it ends soon",
+    )
+    how = parser.add_argument_group("how to measure")
+    add_threads(how)
+    how.add_argument(
+        "--prepack",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="forward: pack the weights once, outside the time",
+    )
+    how.add_argument(
+        "--seconds",
+        type=seconds,
+        default=Settings.seconds,
+        metavar="S",
+        help="time to spend on all layers together (default: %(default).0f)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write a list of records")
+    output.add_argument("--csv", type=Path, metavar="FILE", help="write records as CSV")
+    output.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw a roofline and bars (.png, .svg, .pdf)"
+    )
+
+    peak = parser.add_subparsers(metavar="peak", title="machine").add_parser(
+        "peak",
+        help="measure the FMA peak, the copy bandwidth and the GEMM's share of the peak",
+        description="Measure the FMA peak, the copy bandwidth, and the share of the peak that the "
+        "library's 1024 x 1024 x 1024 GEMM reaches: medians of interleaved rounds.",
+    )
+    add_threads(peak)
+    peak.add_argument("--rounds", type=positive, default=7, metavar="N", help="(default: 7)")
+    peak.add_argument("--json", type=Path, metavar="FILE", help="write a list of records")
+    peak.set_defaults(run=run_peak)
+
+
+def thread_count(threads: int | None) -> int:
+    """Make the library use the threads asked for, if any; returns how many it uses."""
+    if threads is not None:
+        convolith.set_num_threads(threads)
+    return convolith.get_num_threads()
+
+
+def add_threads(group: Any) -> None:
+    """Declare --threads."""
+    group.add_argument(
+        "--threads", type=positive, metavar="N", help="(default: the library's setting)"
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argument that is a positive, finite number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return value
+
+
+def run_layers(arguments: argparse.Namespace) -> int:
+    """Measure layers."""
+    console = make_console()
+    plots = load_plots(arguments.plot)
+    for path in (arguments.json, arguments.csv, arguments.plot):
+        check_writable(path)
+    layers = select_layers(arguments)
+    check_algorithms(arguments.algorithm or (), layers)
+    settings = Settings(
+        algorithms=tuple(dict.fromkeys(arguments.algorithm or ())),
+        threads=thread_count(arguments.threads),
+        reference=arguments.reference,
+        prepack=arguments.prepack,
+        seconds=arguments.seconds,
+    )
+    benchmark = Benchmark(settings, layers)
+    interrupted = False
+    try:
+        for _ in progress(benchmark.run(), benchmark.steps, describe):
+            pass
+    except KeyboardInterrupt:
+        interrupted = True
+
+    from convolith.bench import report
+
+    outcome = benchmark.outcome
+    if outcome.records:
+        console.print(report.layer_table(outcome.records, wide=console.width >= ROOMY))
+        if len({record.net for record in outcome.records}) > 1:
+            console.print(report.net_table(outcome.records))
+        console.print(report.heading(outcome) + ".", soft_wrap=True, highlight=False)
+        console.print(report.conclusion(outcome), soft_wrap=True, highlight=False, style="bold")
+        if remark := report.disturbance(outcome):
+            console.print(remark, soft_wrap=True, highlight=False)
+        if arguments.json:
+            report.write_json(arguments.json, outcome.records)
+        if arguments.csv:
+            report.write_csv(arguments.csv, outcome.records)
+        if plots:
+            plots.draw(arguments.plot, outcome)
+        written = [str(p) for p in (arguments.json, arguments.csv, arguments.plot) if p]
+        if written:
+            console.print(f"Wrote {', '.join(written)}.", soft_wrap=True, highlight=False)
+    if interrupted:
+        done = sum(layer.problem in benchmark.measured for layer in layers)
+        print(f"convolith bench: interrupted after {done} of {len(layers)} layers", file=sys.stderr)
+        return INTERRUPTED
+    return WRONG if any(report.is_wrong(record) for record in outcome.records) else 0
+
+
+def describe(step: tuple[str, Layer]) -> str:
+    """What the progress bar says of a step."""
+    what, layer = step
+    return f"{layer.net} {layer.name}" + (", NumPy reference" if what == REFERENCE else "")
+
+
+def run_peak(arguments: argparse.Namespace) -> int:
+    """Measure the machine."""
+    console = make_console()
+    check_writable(arguments.json)
+    threads = sorted({1, thread_count(arguments.threads)})
+    benchmark = PeakBenchmark(threads, arguments.rounds)
+    interrupted = False
+    try:
+        total = benchmark.rounds * len(benchmark.quantities)
+        for _ in progress(benchmark.run(), total, lambda quantity: quantity.what):
+            pass
+    except KeyboardInterrupt:
+        interrupted = True
+
+    from convolith.bench import report
+
+    if any(quantity.rounds for quantity in benchmark.quantities):
+        console.print(report.peak_table(benchmark))
+        if benchmark.find("gemm", "float32", 1).rounds:
+            console.print(
+                report.peak_conclusion(benchmark), soft_wrap=True, highlight=False, style="bold"
+            )
+        if arguments.json:
+            text = json.dumps(report.peak_records(benchmark), indent=1)
+            arguments.json.write_text(text + "\n", encoding="utf-8")
+    return INTERRUPTED if interrupted else 0
+
+
+def make_console() -> Console:
+    """The console of the tables: as wide as the terminal, wide where there is none."""
+    console = require("rich.console", "bench").Console
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return console()  # type: ignore[no-any-return]
+    return console(width=WIDE)  # type: ignore[no-any-return]
+
+
+def load_plots(path: Path | None) -> Any:
+    """The plotting module if a plot is wanted; CliError before the measurement, not after."""
+    if path is None:
+        return None
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise CliError(f"--plot writes .png, .svg or .pdf, got {str(path)!r}")
+    require("matplotlib.figure", "bench")
+    return require("convolith.bench.plots", "bench")
+
+
+def check_writable(path: Path | None) -> None:
+    """CliError if the file cannot be written."""
+    if path is None:
+        return
+    folder = path.parent
+    if not folder.is_dir():
+        raise CliError(f"cannot write {str(path)!r}: no folder {str(folder)!r}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise CliError(f"cannot write {str(path)!r}")
+
+
+def progress(steps: Iterator[Step], total: int, describe: Callable[[Step], str]) -> Iterator[Step]:
+    """Show a progress bar on standard error while the steps go on."""
+    rich = require("rich.progress", "bench")
+    console = require("rich.console", "bench").Console(stderr=True)
+    with rich.Progress(
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("measuring the machine's peak", total=total)
+        for place, step in enumerate(steps):
+            bar.update(task, completed=place, description=describe(step))
+            yield step
+
+
+def select_layers(arguments: argparse.Namespace) -> list[Layer]:
+    """The layers that the arguments ask for, with batch, direction, dtype and format applied."""
+    layers = []
+    if arguments.net or not arguments.problem:
+        files = problem_files()
+        for net in dict.fromkeys(arguments.net or files):
+            if net not in files:
+                raise CliError(f"--net {net!r} is unknown; known: {', '.join(files)}")
+            layers += parse_layers(net, files[net])
+    for place, text in enumerate(arguments.problem or (), start=1):
+        problem = _core.ConvProblem.parse(text)
+        if not problem.batch and not arguments.batch:
+            raise CliError(f"--problem {text!r} has batch 0: nothing to time")
+        layers.append(Layer(CUSTOM, f"problem {place}", problem))
+    changes = {
+        name: value
+        for name in ("batch", "direction", "dtype", "data_format")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return [replace(layer, problem=layer.problem.replace(**changes)) for layer in layers]
+
+
+def check_algorithms(names: Sequence[str], layers: Sequence[Layer]) -> None:
+    """CliError if an algorithm does not exist or serves none of the layers."""
+    entries = _core.algorithms(layers[0].problem)
+    known = [entry["name"] for entry in entries]
+    for name in names:
+        if name not in (*known, "auto"):
+            raise CliError(f"--algorithm {name!r} is unknown; known: auto, {', '.join(known)}")
+        if not any(candidates(layer.problem, [name], 0) for layer in layers):
+            reason = next(entry["reason"] for entry in entries if entry["name"] == name)
+            raise CliError(f"--algorithm {name} supports none of the layers: {reason}")
