@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <initializer_list>
+#include <utility>
 
 #include "convolith/error.hpp"
 #include "runtime/cpu.hpp"
@@ -11,29 +13,33 @@
 namespace convolith {
 namespace {
 
-int resolved_threads(const PlanOptions& options) {
-  return options.threads > 0 ? options.threads : default_threads();
-}
-
 Machine machine_for(const PlanOptions& options) {
   return describe_machine(options.isa.empty() ? isa_in_use() : find_isa(options.isa));
 }
 
-std::unique_ptr<const Execution> assess(Candidate& candidate, const ConvProblem& problem,
-                                        const PlanOptions& options, const Machine& machine) {
-  const Algorithm& algorithm = *candidate.algorithm;
+/// Fills in what can be said without preparing the algorithm.
+Candidate predict(const Algorithm& algorithm, const ConvProblem& problem,
+                  const PlanOptions& options, const Machine& machine) {
+  Candidate candidate{&algorithm, {}};
   if (options.numerics == Numerics::strict && !algorithm.strict()) {
     candidate.support = Support::no("numerics 'strict' allows no transform");
   } else {
     candidate.support = algorithm.supports(problem);
   }
-  if (!candidate.support.yes) return nullptr;
+  if (candidate.support.yes) {
+    candidate.cost_seconds = algorithm.cost(problem, machine);
+    candidate.tolerance = algorithm.tolerance(problem);
+  }
+  return candidate;
+}
+
+/// Prepares a supported algorithm; refuses it where its workspace is over the limit.
+std::unique_ptr<const Execution> prepare(Candidate& candidate, const ConvProblem& problem,
+                                         const PlanOptions& options, const Machine& machine) {
   std::unique_ptr<const Execution> execution =
-      algorithm.prepare(problem, machine, resolved_threads(options));
+      candidate.algorithm->prepare(problem, machine, resolve_threads(options.threads));
   candidate.workspace_bytes = execution->workspace_bytes();
   candidate.packed_bytes = execution->packed_bytes();
-  candidate.cost_seconds = algorithm.cost(problem, machine);
-  candidate.tolerance = algorithm.tolerance(problem);
   if (options.workspace_limit && candidate.workspace_bytes > *options.workspace_limit) {
     candidate.support = Support::no("workspace of " + std::to_string(candidate.workspace_bytes) +
                                     " bytes is over the limit of " +
@@ -52,16 +58,22 @@ std::string reasons(const std::vector<Candidate>& all) {
   return text;
 }
 
-std::string seconds_text(double seconds) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.3g ms", seconds * 1e3);
+/// Three digits and the first unit in which the value is at least 1.
+std::string with_unit(double value, std::initializer_list<std::pair<double, const char*>> units) {
+  auto unit = units.begin();
+  while (unit + 1 != units.end() && value < unit->first) ++unit;
+  char buffer[48];
+  std::snprintf(buffer, sizeof buffer, "%.3g %s", value / unit->first, unit->second);
   return buffer;
 }
 
+std::string seconds_text(double seconds) {
+  return with_unit(seconds, {{1.0, "s"}, {1e-3, "ms"}, {1e-6, "us"}, {1e-9, "ns"}});
+}
+
 std::string bytes_text(std::size_t bytes) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.3g MiB", static_cast<double>(bytes) / (1 << 20));
-  return buffer;
+  return with_unit(static_cast<double>(bytes),
+                   {{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}, {1.0, "bytes"}});
 }
 
 }  // namespace
@@ -70,38 +82,37 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const PlanOptions&
   const Machine machine = machine_for(options);
   std::vector<Candidate> result;
   for (const Algorithm* algorithm : algorithms()) {
-    Candidate candidate{algorithm, {}};
-    assess(candidate, problem, options, machine);
+    Candidate candidate = predict(*algorithm, problem, options, machine);
+    if (candidate.support.yes) prepare(candidate, problem, options, machine);
     result.push_back(std::move(candidate));
   }
   return result;
 }
 
 Plan::Plan(const ConvProblem& problem, const PlanOptions& options)
-    : problem_(problem), options_(options), threads_(resolved_threads(options)) {
+    : problem_(problem), options_(options), threads_(resolve_threads(options.threads)) {
   const Machine machine = machine_for(options);
   isa_ = machine.kernels->isa;
-  std::vector<Candidate> considered;
-  double best_cost = 0;
-  bool known = options.algorithm == "auto";
+  const bool any = options.algorithm == "auto";
+  bool known = any;
+  std::vector<Candidate> ranked;
   for (const Algorithm* algorithm : algorithms()) {
-    Candidate candidate{algorithm, {}};
-    std::unique_ptr<const Execution> execution = assess(candidate, problem, options, machine);
     const bool named = options.algorithm == algorithm->name();
     known = known || named;
-    const bool better = execution_ == nullptr || candidate.cost_seconds < best_cost;
-    if (execution != nullptr && (named || (options.algorithm == "auto" && better))) {
-      execution_ = std::move(execution);
-      algorithm_ = algorithm;
-      best_cost = candidate.cost_seconds;
-    }
-    considered.push_back(std::move(candidate));
+    if (any || named) ranked.push_back(predict(*algorithm, problem, options, machine));
   }
-  if (execution_ == nullptr) {
-    throw Unsupported((known ? "algorithm '" + options.algorithm + "' cannot serve "
-                             : "algorithm '" + options.algorithm + "' is unknown for ") +
-                      problem.str() + ":" + reasons(considered));
+  std::stable_sort(ranked.begin(), ranked.end(), [](const Candidate& a, const Candidate& b) {
+    return a.cost_seconds < b.cost_seconds;
+  });
+  for (Candidate& candidate : ranked) {
+    if (!candidate.support.yes) continue;
+    execution_ = prepare(candidate, problem, options, machine);
+    algorithm_ = candidate.algorithm;
+    if (execution_ != nullptr) return;
   }
+  throw Unsupported("algorithm '" + options.algorithm + "' " +
+                    (known ? "cannot serve " : "is unknown; for ") + problem.str() + ":" +
+                    reasons(candidates(problem, options)));
 }
 
 Plan Plan::with_weights(const void* weight) const {

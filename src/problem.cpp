@@ -336,8 +336,13 @@ ConvProblem ConvProblem::parse(std::string_view line) {
   else if (first == "conv3d") spec.rank = 3;
   else bad_word(first, "should be conv1d, conv2d or conv3d");
 
+  // What no problem can do without; everything else has a default.
+  std::string missing = "cikf";
   for (auto word = words.begin() + 1; word != words.end(); ++word) {
-    if (assign_numbers(spec, *word)) continue;
+    if (assign_numbers(spec, *word)) {
+      std::erase(missing, word->front());
+      continue;
+    }
     if (*word == "bias") {
       spec.epilogue.bias = true;
     } else if (*word == "residual") {
@@ -349,6 +354,10 @@ ConvProblem ConvProblem::parse(std::string_view line) {
                !assign_name(*word, spec.epilogue.activation)) {
       bad_word(*word, "is not a word of the problem text form");
     }
+  }
+  if (!missing.empty()) {
+    throw InvalidArgument("problem text: no word begins with '" + missing.substr(0, 1) +
+                          "'; c, i, k and f (channels, input, output channels, kernel) are needed");
   }
   return make(spec);
 }

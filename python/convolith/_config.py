@@ -69,9 +69,8 @@ def resolve_numerics(mode: str | None) -> str:
 def thread_count(n: int) -> int:
     """Check a number of threads."""
     count = _arguments.integer(n, "threads")
-    most = 1024
-    if not 1 <= count <= most:
-        raise ValueError(f"threads is {count}; it must be 1 to {most}")
+    if not 1 <= count <= _core.MOST_THREADS:
+        raise ValueError(f"threads is {count}; it must be 1 to {_core.MOST_THREADS}")
     return count
 
 

@@ -384,18 +384,22 @@ class Direct final : public Algorithm {
     const int lanes =
         wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
     const bool channels_last = problem.layout == Layout::channels_last;
-    // Lanes hold channels or pixels of a row; what does not fill a vector is lost.
-    std::int64_t extent = channels_last ? problem.out_channels_per_group()
-                                        : problem.windows[2].output;
-    if (problem.direction == Direction::backward_input) {
-      extent = channels_last ? problem.in_channels_per_group() : problem.windows[2].input;
+    const bool to_input = problem.direction == Direction::backward_input;
+    const std::int64_t channels =
+        to_input ? problem.in_channels_per_group() : problem.out_channels_per_group();
+    // Lanes hold channels, or pixels of a row; what does not fill a vector is lost. The factors
+    // are shares of peak that were measured where every vector is full.
+    std::int64_t extent = channels;
+    double efficiency = 0.88;
+    if (!channels_last) {
+      // Each row of pixels is loaded for few channels, and border pixels one at a time.
+      extent = to_input ? problem.windows[2].input : problem.windows[2].output;
+      efficiency = 0.25 * std::min(1.0, static_cast<double>(channels) / 8);
+    } else if (is_depthwise(problem)) {
+      extent = problem.out_channels;
+      efficiency = 0.2;  // two loads for each multiply-add
     }
-    if (channels_last && is_depthwise(problem)) extent = problem.out_channels;
-    const double used = static_cast<double>(extent) /
-                        static_cast<double>(divide_up(extent, lanes) * lanes);
-    double efficiency = 0.7 * used;
-    // Strided loads and stores of single elements.
-    if (!channels_last && problem.windows[2].stride > 1) efficiency *= 0.5;
+    efficiency *= static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
     // Weights that outgrow L2 are streamed again for every row of output.
     const double weight_bytes =
         static_cast<double>(problem.weight_size()) * static_cast<double>(size_of(problem.dtype));

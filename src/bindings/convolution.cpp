@@ -367,7 +367,7 @@ py::array channel_sums(py::handle maps, int nd, const std::string& data_format,
   const InputMaps input = input_maps(array, layout, nd);
   Output output(py::none(), {shape.channels}, dtype_of(array), {});
   void* sums = output.data();
-  const int team = threads > 0 ? threads : default_threads();
+  const int team = resolve_threads(threads);
   {
     const py::gil_scoped_release unlocked;
     sum_over_batch_and_pixels(dtype_of(array), layout, input.view, shape.batch, shape.channels,

@@ -36,8 +36,6 @@ py::dict config() {
       "l3_bytes"_a = machine.l3_bytes, "cuda"_a = false);
 }
 
-int team_of(int threads) { return threads > 0 ? threads : default_threads(); }
-
 template <class T>
 void multiply(const py::array& a, const py::array& b, T* c, int threads) {
   const auto operand = [](const py::array& matrix) {
@@ -63,7 +61,7 @@ py::array walkable(const py::array& matrix) {
   return aligned && whole ? matrix : contiguous(matrix);
 }
 
-py::array gemm(py::handle a_object, py::handle b_object, int threads) {
+py::array gemm(py::handle a_object, py::handle b_object, int threads, py::handle out) {
   const py::array a = require_array(a_object, "a");
   const py::array b = require_array(b_object, "b");
   const DType dtype = dtype_of(a);
@@ -78,7 +76,7 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads) {
     throw py::value_error("a has " + std::to_string(a.shape(1)) + " columns and b has " +
                           std::to_string(b.shape(0)) + " rows; they must agree");
   }
-  Output output(py::none(), {a.shape(0), b.shape(1)}, dtype, {});
+  Output output(out, {a.shape(0), b.shape(1)}, dtype, {&a, &b});
   const auto run = dtype == DType::float32
                        ? [](const py::array& left, const py::array& right, void* c, int team) {
                            multiply(left, right, static_cast<float*>(c), team);
@@ -86,7 +84,7 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads) {
                        : [](const py::array& left, const py::array& right, void* c, int team) {
                            multiply(left, right, static_cast<double*>(c), team);
                          };
-  run(walkable(a), walkable(b), output.data(), team_of(threads));
+  run(walkable(a), walkable(b), output.data(), resolve_threads(threads));
   return output.finish();
 }
 
@@ -95,23 +93,26 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads) {
 void bind_runtime(py::module_& module) {
   module.def("config", &config);
   module.def("default_threads", &default_threads);
+  module.attr("MOST_THREADS") = kMostThreads;
   module.def("set_default_threads", &set_default_threads, "threads"_a);
-  module.def("gemm", &gemm, "a"_a, "b"_a, "threads"_a = 0,
+  module.def("gemm", &gemm, "a"_a, "b"_a, "threads"_a = 0, "out"_a = py::none(),
              "Matrix product of two float32 or float64 matrices.");
   module.def(
       "measure_peak",
       [](const std::string& dtype, int threads) {
         const auto parsed = parse_name<DType>(dtype, "dtype");
+        const int team = resolve_threads(threads);
         const py::gil_scoped_release unlocked;
-        return measure_peak(parsed, team_of(threads));
+        return measure_peak(parsed, team);
       },
       "dtype"_a = "float32", "threads"_a = 0,
       "Flops a second of independent multiply-adds in registers.");
   module.def(
       "measure_copy",
       [](std::size_t bytes, int threads) {
+        const int team = resolve_threads(threads);
         const py::gil_scoped_release unlocked;
-        return measure_copy(bytes, team_of(threads));
+        return measure_copy(bytes, team);
       },
       "bytes"_a, "threads"_a = 0, "Bytes a second, read and written, of copying that many bytes.");
   module.def("set_poison", &set_poison, "on"_a,

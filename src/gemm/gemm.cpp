@@ -7,12 +7,6 @@
 #include "runtime/threads.hpp"
 
 namespace convolith {
-namespace {
-
-constexpr std::int64_t kMostK = 320;
-
-}  // namespace
-
 template <class T>
 Gemm<T>::Gemm(std::int64_t m, std::int64_t n, std::int64_t k, const Machine& machine, int threads)
     : kernels_(&kernels_for<T>(machine)), m_(m), n_(n), k_(k), threads_(threads) {
@@ -21,8 +15,11 @@ Gemm<T>::Gemm(std::int64_t m, std::int64_t n, std::int64_t k, const Machine& mac
   row_panels_ = divide_up(m, rows);
   column_panels_ = divide_up(n, columns);
 
-  // A panel of B stays in L1, a block of A in half of L2, a block of B in a share of L3.
-  k_block_ = divide_up(k, std::max<std::int64_t>(1, divide_up(k, kMostK)));
+  // A panel of A and one of B fill L1; a block of A takes half of L2, one of B a share of L3.
+  const auto panel_k =
+      static_cast<std::int64_t>(machine.l1_bytes / sizeof(T)) / (rows + columns);
+  const std::int64_t most_k = std::clamp<std::int64_t>(panel_k, kMaxChain / 4, kMaxChain);
+  k_block_ = divide_up(k, std::max<std::int64_t>(1, divide_up(k, most_k)));
   const auto block_of = [&](std::size_t bytes, std::int64_t tile, std::int64_t extent) {
     const auto fitting = static_cast<std::int64_t>(bytes / sizeof(T)) / k_block_;
     return std::min(std::max(tile, fitting / tile * tile), round_up(extent, tile));

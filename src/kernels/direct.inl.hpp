@@ -69,9 +69,12 @@ void gather_channels_last(const GatherTile<T>& tile) {
   ForRows<GatherChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile);
 }
 
+/// How a tile's source pixels lie: whole vectors, a last vector in part, or one by one.
+enum class SourcePixels { whole, partial, strided };
+
 template <class T>
 struct GatherChannelsFirst {
-  template <int kChannels, int kVectors, bool kContiguous>
+  template <int kChannels, int kVectors, SourcePixels kPixels>
   static void run_tile(const GatherTile<T>& tile) {
     const int last = tile.pixels - (kVectors - 1) * kLanes<T>;
     const std::int64_t step = tile.source_pixel_stride;
@@ -83,9 +86,13 @@ struct GatherChannelsFirst {
         Vec<T> column[kVectors];
         CONVOLITH_UNROLL(2)
         for (int v = 0; v < kVectors; ++v) {
-          const int count = v < kVectors - 1 ? kLanes<T> : last;
-          column[v] = kContiguous ? load_upto(source + v * kLanes<T>, count)
-                                  : load_strided(source + v * kLanes<T> * step, step, count);
+          const bool in_part = v == kVectors - 1 && kPixels != SourcePixels::whole;
+          const T* at = source + v * kLanes<T> * step;
+          if constexpr (kPixels == SourcePixels::strided) {
+            column[v] = load_strided(at, step, in_part ? last : kLanes<T>);
+          } else {
+            column[v] = in_part ? load_partial(at, last) : load(at);
+          }
         }
         CONVOLITH_UNROLL(16)
         for (int r = 0; r < kChannels; ++r) {
@@ -114,14 +121,24 @@ struct GatherChannelsFirst {
     }
   }
 
+  template <int kChannels, SourcePixels kPixels>
+  static void run_vectors(const GatherTile<T>& tile) {
+    if (tile.pixels > kLanes<T>) {
+      run_tile<kChannels, 2, kPixels>(tile);
+    } else {
+      run_tile<kChannels, 1, kPixels>(tile);
+    }
+  }
+
   template <int kChannels>
   struct Rows {
     static void run(const GatherTile<T>& tile) {
-      const bool two_vectors = tile.pixels > kLanes<T>;
-      if (tile.source_pixel_stride == 1) {
-        two_vectors ? run_tile<kChannels, 2, true>(tile) : run_tile<kChannels, 1, true>(tile);
+      if (tile.source_pixel_stride != 1) {
+        run_vectors<kChannels, SourcePixels::strided>(tile);
+      } else if (tile.pixels % kLanes<T> != 0) {
+        run_vectors<kChannels, SourcePixels::partial>(tile);
       } else {
-        two_vectors ? run_tile<kChannels, 2, false>(tile) : run_tile<kChannels, 1, false>(tile);
+        run_vectors<kChannels, SourcePixels::whole>(tile);
       }
     }
   };

@@ -8,8 +8,16 @@ namespace {
 template <class T, int kRows, int kVectors>
 void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
                   int columns, bool accumulate) {
+  // C comes from as far as memory, and is wanted at the end.
+  CONVOLITH_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(c + r * c_row_stride + v * kLanes<T>, 1);
+    }
+  }
   Vec<T> sum[kRows][kVectors] = {};
-  CONVOLITH_UNROLL(4)
+  CONVOLITH_UNROLL(2)
   for (std::int64_t p = 0; p < k; ++p) {
     Vec<T> column[kVectors];
     CONVOLITH_UNROLL(2)
@@ -48,20 +56,60 @@ void gemm_tile(int rows, int columns, std::int64_t k, const T* a, const T* b, T*
                                                       accumulate);
 }
 
+/// Lanes are neighbours in the source: copies, row by row.
+template <class T>
+void pack_rows(int width, int valid, std::int64_t k, const T* source, std::int64_t k_stride,
+               T* panel) {
+  constexpr int kAhead = 8;  // rows may lie a page apart, where no hardware prefetcher follows
+  for (std::int64_t p = 0; p < k; ++p, source += k_stride, panel += width) {
+    int i = 0;
+    for (; i + kLanes<T> <= valid; i += kLanes<T>) {
+      __builtin_prefetch(source + i + kAhead * k_stride);
+      store<T>(panel + i, load(source + i));
+    }
+    if (i < valid) store_partial<T>(panel + i, load_partial(source + i, valid - i), valid - i);
+    for (i = valid; i < width; ++i) panel[i] = T(0);
+  }
+}
+
+/// k runs along memory: transposes squares of lanes.
+template <class T>
+void pack_columns(int width, int valid, std::int64_t k, const T* source, std::int64_t lane_stride,
+                  T* panel) {
+  for (int first = 0; first < width; first += kLanes<T>) {
+    const int lanes = width - first < kLanes<T> ? width - first : kLanes<T>;
+    for (std::int64_t p = 0; p < k; p += kLanes<T>) {
+      const int count = k - p < kLanes<T> ? static_cast<int>(k - p) : kLanes<T>;
+      Vec<T> square[kLanes<T>];
+      CONVOLITH_UNROLL(16)
+      for (int i = 0; i < kLanes<T>; ++i) {
+        square[i] = first + i < valid
+                        ? load_upto(source + (first + i) * lane_stride + p, count)
+                        : zero<T>();
+      }
+      transpose<T>(square);
+      T* to = panel + p * width + first;
+      CONVOLITH_UNROLL(16)
+      for (int i = 0; i < kLanes<T>; ++i) {
+        if (i < count) store_upto<T>(to + i * width, square[i], lanes);
+      }
+    }
+  }
+}
+
 template <class T>
 void pack_panel(int width, int valid, std::int64_t k, const T* source, std::int64_t lane_stride,
                 std::int64_t k_stride, T* panel) {
-  for (std::int64_t p = 0; p < k; ++p) {
-    const T* from = source + p * k_stride;
-    T* to = panel + p * width;
-    if (lane_stride == 1) {
-      int i = 0;
-      for (; i + kLanes<T> <= valid; i += kLanes<T>) store<T>(to + i, load(from + i));
-      if (i < valid) store_partial<T>(to + i, load_partial(from + i, valid - i), valid - i);
-    } else {
-      for (int i = 0; i < valid; ++i) to[i] = from[i * lane_stride];
+  if (lane_stride == 1) {
+    pack_rows(width, valid, k, source, k_stride, panel);
+  } else if (k_stride == 1) {
+    pack_columns(width, valid, k, source, lane_stride, panel);
+  } else {
+    for (std::int64_t p = 0; p < k; ++p) {
+      for (int i = 0; i < width; ++i) {
+        *panel++ = i < valid ? source[p * k_stride + i * lane_stride] : T(0);
+      }
     }
-    for (int i = valid; i < width; ++i) to[i] = T(0);
   }
 }
 

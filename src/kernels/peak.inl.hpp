@@ -11,10 +11,13 @@ template <class T>
 std::int64_t fma_rounds(std::int64_t rounds) {
   constexpr int kChains = 12;
   constexpr int kSteps = 8;
+  // Values that the compiler cannot know: it would fold a chain that starts at its fixed point.
+  const volatile T half = T(0.5);
+  const volatile T one = T(1);
+  const Vec<T> factor = broadcast<T>(half);
+  const Vec<T> term = broadcast<T>(one);
   Vec<T> sum[kChains];
-  for (int i = 0; i < kChains; ++i) sum[i] = broadcast<T>(T(i));
-  Vec<T> factor = broadcast<T>(T(0.5));
-  Vec<T> term = broadcast<T>(T(1));
+  for (int i = 0; i < kChains; ++i) sum[i] = term * broadcast<T>(T(i));
   for (std::int64_t round = 0; round < rounds; ++round) {
     CONVOLITH_UNROLL(8)
     for (int step = 0; step < kSteps; ++step) {

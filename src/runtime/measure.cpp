@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <vector>
 
 #include "runtime/cpu.hpp"
 #include "runtime/scratch.hpp"
@@ -18,21 +19,25 @@ double seconds_of(const Body& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
 template <class T>
 double measure_peak_typed(const Kernels<T>& kernels, int threads) {
   constexpr double kBurst = 5e-3;
-  constexpr int kBursts = 20;
-  const double flops_per_round = static_cast<double>(kernels.fma_rounds(0));
+  constexpr int kBursts = 21;
   std::int64_t rounds = 1000;
-  double best = 0;
+  while (seconds_of([&] { kernels.fma_rounds(rounds); }) < kBurst) rounds *= 2;
+  const double flops = static_cast<double>(kernels.fma_rounds(0)) * static_cast<double>(rounds);
+  std::vector<double> rates;
   for (int burst = 0; burst < kBursts; ++burst) {
     const double seconds = seconds_of(
         [&] { parallel(threads, [&](int, int) { kernels.fma_rounds(rounds); }); });
-    best = std::max(best, flops_per_round * static_cast<double>(rounds) * threads / seconds);
-    rounds = std::max<std::int64_t>(
-        1000, static_cast<std::int64_t>(best / threads * kBurst / flops_per_round));
+    rates.push_back(flops * threads / seconds);
   }
-  return best;
+  return median(rates);
 }
 
 }  // namespace
@@ -59,14 +64,14 @@ double measure_copy(std::size_t bytes, int threads) {
   constexpr double kSample = 5e-3;
   constexpr int kSamples = 15;
   const int repeats = static_cast<int>(std::clamp(kSample / seconds_of(copy), 1.0, 1e5));
-  double best = 0;
+  std::vector<double> rates;
   for (int sample = 0; sample < kSamples; ++sample) {
     const double seconds = seconds_of([&] {
       for (int i = 0; i < repeats; ++i) copy();
     });
-    best = std::max(best, 2.0 * static_cast<double>(bytes) * repeats / seconds);
+    rates.push_back(2.0 * static_cast<double>(bytes) * repeats / seconds);
   }
-  return best;
+  return median(rates);
 }
 
 }  // namespace convolith

@@ -1,9 +1,11 @@
 #include "runtime/threads.hpp"
 
 #include <atomic>
-#include <thread>
+#include <string>
 
 #include <pthread.h>
+
+#include "convolith/error.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -35,15 +37,24 @@ int default_threads() noexcept {
   if (chosen > 0) return chosen;
 #if defined(_OPENMP)
   // Read once: omp_set_num_threads of another library must not change it.
-  static const int at_start = std::max(1, std::min(omp_get_max_threads(), omp_get_thread_limit()));
+  static const int at_start =
+      std::clamp(std::min(omp_get_max_threads(), omp_get_thread_limit()), 1, kMostThreads);
   return at_start;
 #else
   return 1;
 #endif
 }
 
-void set_default_threads(int threads) noexcept {
-  chosen_threads.store(threads, std::memory_order_relaxed);
+int resolve_threads(int threads) {
+  if (threads < 0 || threads > kMostThreads) {
+    throw InvalidArgument("threads is " + std::to_string(threads) + "; it must be 1 to " +
+                          std::to_string(kMostThreads));
+  }
+  return threads > 0 ? threads : default_threads();
+}
+
+void set_default_threads(int threads) {
+  chosen_threads.store(resolve_threads(threads), std::memory_order_relaxed);
 }
 
 const char* openmp_runtime() noexcept {

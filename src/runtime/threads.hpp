@@ -10,7 +10,13 @@ int hardware_threads() noexcept;
 
 /// Number of threads for calls that do not say; at first OMP_NUM_THREADS or hardware_threads().
 int default_threads() noexcept;
-void set_default_threads(int threads) noexcept;
+void set_default_threads(int threads);
+
+/// The number of threads of a call that asks for `threads`, 0 being default_threads().
+/// InvalidArgument outside 0 .. kMostThreads: an OpenMP runtime ends the process when the system
+/// refuses it a thread.
+inline constexpr int kMostThreads = 256;
+int resolve_threads(int threads);
 
 /// Name and version of the OpenMP runtime's interface, or "none".
 const char* openmp_runtime() noexcept;

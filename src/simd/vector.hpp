@@ -136,6 +136,35 @@ CONVOLITH_INLINE void store_partial(T* p, Vec<T> v, int count) {
 #endif
 }
 
+/// Lanes [begin, end) from memory, `fill` around them; nothing but p[begin] to p[end - 1] is
+/// touched, so p itself may lie outside an array.
+template <class T>
+CONVOLITH_INLINE Vec<T> load_between(const T* p, int begin, int end, Vec<T> fill) {
+#if defined(__AVX512F__)
+  const unsigned lanes = ((1u << end) - 1) & ~((1u << begin) - 1);
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_loadu_ps(fill, static_cast<__mmask16>(lanes), p);
+  } else {
+    return _mm512_mask_loadu_pd(fill, static_cast<__mmask8>(lanes), p);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i lanes = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(begin), lane),
+                                              _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+    return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, lanes), _mm256_castsi256_ps(lanes));
+  } else {
+    const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    const __m256i lanes = _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(begin), lane),
+                                              _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
+    return _mm256_blendv_pd(fill, _mm256_maskload_pd(p, lanes), _mm256_castsi256_pd(lanes));
+  }
+#else
+  for (int i = begin; i < end; ++i) fill[i] = p[i];
+  return fill;
+#endif
+}
+
 /// load or load_partial, whichever count asks for.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_upto(const T* p, int count) {
@@ -158,11 +187,95 @@ CONVOLITH_INLINE Vec<T> load_strided(const T* p, std::int64_t step, int count) {
   return load<T>(lanes);
 }
 
+/// Lanes of a, then of b, by number.
+template <class T, int... kNumbers>
+CONVOLITH_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kNumbers...);
+#else
+  return __builtin_shuffle(a, b, Mask<T>{kNumbers...});
+#endif
+}
+
+/// Every other lane of a, then of b from its second lane on: with b loaded lanes - 1 elements
+/// behind a, every other element from a's first on.
+template <class T>
+CONVOLITH_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
+  if constexpr (kLanes<T> == 16) {
+    return shuffle<T, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31>(a, b);
+  } else if constexpr (kLanes<T> == 8) {
+    return shuffle<T, 0, 2, 4, 6, 9, 11, 13, 15>(a, b);
+  } else if constexpr (kLanes<T> == 4) {
+    return shuffle<T, 0, 2, 5, 7>(a, b);
+  } else {
+    return shuffle<T, 0, 3>(a, b);
+  }
+}
+
+/// p[0], p[2], p[4], ...; nothing beyond the last of them is touched.
+template <class T>
+CONVOLITH_INLINE Vec<T> load_every_other(const T* p) {
+  return every_other<T>(load(p), load(p + kLanes<T> - 1));
+}
+
 template <class T>
 CONVOLITH_INLINE void store_strided(T* p, std::int64_t step, Vec<T> v, int count) {
   alignas(kVectorBytes) T lanes[kLanes<T>];
   store<T>(lanes, v);
   for (int i = 0; i < count; ++i) p[i * step] = lanes[i];
+}
+
+// ---- shuffles ------------------------------------------------------------------------------
+
+#if defined(__clang__)
+#define CONVOLITH_SHUFFLE(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CONVOLITH_SHUFFLE(T, a, b, ...) __builtin_shuffle(a, b, Mask<T>{__VA_ARGS__})
+#endif
+
+/// a0 b0 a1 b1 ..., from the lower halves.
+template <class T>
+CONVOLITH_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
+  if constexpr (kLanes<T> == 16) {
+    return CONVOLITH_SHUFFLE(T, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  } else if constexpr (kLanes<T> == 8) {
+    return CONVOLITH_SHUFFLE(T, a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  } else if constexpr (kLanes<T> == 4) {
+    return CONVOLITH_SHUFFLE(T, a, b, 0, 4, 1, 5);
+  } else {
+    return CONVOLITH_SHUFFLE(T, a, b, 0, 2);
+  }
+}
+
+/// The same from the upper halves.
+template <class T>
+CONVOLITH_INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b) {
+  if constexpr (kLanes<T> == 16) {
+    return CONVOLITH_SHUFFLE(T, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  } else if constexpr (kLanes<T> == 8) {
+    return CONVOLITH_SHUFFLE(T, a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  } else if constexpr (kLanes<T> == 4) {
+    return CONVOLITH_SHUFFLE(T, a, b, 2, 6, 3, 7);
+  } else {
+    return CONVOLITH_SHUFFLE(T, a, b, 1, 3);
+  }
+}
+
+/// A square of kLanes vectors, transposed: log2(kLanes) perfect shuffles of the rows.
+template <class T>
+CONVOLITH_INLINE void transpose(Vec<T> (&row)[kLanes<T>]) {
+  constexpr int kHalf = kLanes<T> / 2;
+  CONVOLITH_UNROLL(4)
+  for (int round = 1; round < kLanes<T>; round *= 2) {
+    Vec<T> shuffled[kLanes<T>];
+    CONVOLITH_UNROLL(8)
+    for (int i = 0; i < kHalf; ++i) {
+      shuffled[2 * i] = interleave_low<T>(row[i], row[i + kHalf]);
+      shuffled[2 * i + 1] = interleave_high<T>(row[i], row[i + kHalf]);
+    }
+    CONVOLITH_UNROLL(16)
+    for (int i = 0; i < kLanes<T>; ++i) row[i] = shuffled[i];
+  }
 }
 
 // ---- arithmetic ----------------------------------------------------------------------------
