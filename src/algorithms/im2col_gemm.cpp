@@ -79,7 +79,10 @@ class Im2colGemm final : public Execution {
                      fold_->scratch_bytes() * static_cast<std::size_t>(threads);
     }
     if (problem.direction == Direction::backward_weight) {
-      extra_bytes_ = 2 * aligned_bytes<T>(out_ * in_ * taps_);
+      const std::int64_t additions = divide_up(pixels_, kMaxChain / 4);  // of one sample, at most
+      samples_per_sum_ = std::max<std::int64_t>(1, kMaxChain / additions);
+      const int sums = problem.batch > samples_per_sum_ ? 2 : gradient_in_order() ? 0 : 1;
+      extra_bytes_ = sums * aligned_bytes<T>(out_ * in_ * taps_);
     }
   }
 
@@ -363,44 +366,43 @@ class Im2colGemm final : public Execution {
     });
   }
 
-  /// gradient = sum over samples of dy [out][P] times the transposed matrix [P][in, taps]. The
-  /// sum over samples runs in two levels, so that no chain of additions grows with the batch.
+  /// gradient = sum over samples of dy [out][P] times the transposed matrix [P][in, taps]. Long
+  /// batches are summed in two levels, so that no chain of additions grows with them.
   void run_backward_weight(const ConvArguments& arguments, const Buffers& buffers) const noexcept {
     const Maps<T> x = typed<T>(arguments.x);
     const Maps<T> y = typed<T>(arguments.y);
     const std::int64_t columns = in_ * taps_;
     const std::int64_t size = out_ * columns;
-    const std::int64_t additions = divide_up(pixels_, kMaxChain / 4);  // of one sample, at most
-    const std::int64_t samples_per_sum = std::max<std::int64_t>(1, kMaxChain / additions);
-    T* total = buffers.extra;
-    T* partial = total + aligned_bytes<T>(size) / sizeof(T);
     for (std::int64_t g = 0; g < problem_.groups; ++g) {
-      std::fill(total, total + size, T(0));
+      T* gradient = static_cast<T*>(arguments.weight) + g * size;
+      T* total = gradient_in_order() ? gradient : buffers.extra;
+      T* partial = buffers.extra + aligned_bytes<T>(size) / sizeof(T);
+      if (problem_.batch == 0) std::fill(total, total + size, T(0));
       for (std::int64_t n = 0; n < problem_.batch; ++n) {
         GemmOperand<T> matrix = patches(x, n, g, buffers.matrix);
         if (!channels_last_) std::swap(matrix.row_stride, matrix.column_stride);
         GemmOperand<T> dy = as_matrix(y, n, g * out_);
         if (channels_last_) std::swap(dy.row_stride, dy.column_stride);
-        gemm_.run(dy, matrix, partial, columns, n % samples_per_sum != 0, nullptr, buffers.gemm);
-        if (n + 1 == problem_.batch || (n + 1) % samples_per_sum == 0) {
-          kernels_.add(size, partial, total);
-        }
+        const bool in_first_sum = n < samples_per_sum_;
+        gemm_.run(dy, matrix, in_first_sum ? total : partial, columns, n % samples_per_sum_ != 0,
+                  nullptr, buffers.gemm);
+        const bool ends_sum = n + 1 == problem_.batch || (n + 1) % samples_per_sum_ == 0;
+        if (ends_sum && !in_first_sum) kernels_.add(size, partial, total);
       }
-      store_gradient(total, static_cast<T*>(arguments.weight) + g * size);
+      if (total != gradient) store_gradient(total, gradient);
     }
   }
 
-  /// [out][in, taps] or, in channels_last, [out][taps, in] -> [out][in][taps]
+  /// Whether the product's columns [in, taps] or [taps, in] are those of the gradient.
+  bool gradient_in_order() const noexcept { return !channels_last_ || taps_ == 1; }
+
+  /// [out][taps, in] -> [out][in][taps]
   void store_gradient(const T* total, T* gradient) const noexcept {
-    const std::int64_t tap_stride = channels_last_ ? in_ : 1;
-    const std::int64_t channel_stride = channels_last_ ? 1 : taps_;
-    for (std::int64_t k = 0; k < out_; ++k, total += in_ * taps_) {
-      for (std::int64_t c = 0; c < in_; ++c) {
-        for (std::int64_t t = 0; t < taps_; ++t) {
-          *gradient++ = total[t * tap_stride + c * channel_stride];
-        }
-      }
-    }
+    parallel_for(threads_, out_, [&](std::int64_t k, int) {
+      const auto taps = static_cast<int>(taps_);
+      kernels_.pack_panel(taps, taps, in_, total + k * in_ * taps_, in_, 1,
+                          gradient + k * in_ * taps_);
+    });
   }
 
   ConvProblem problem_;
@@ -411,6 +413,7 @@ class Im2colGemm final : public Execution {
   Gemm<T> gemm_;
   std::optional<Gather> fold_;
   std::vector<Run> fold_runs_;
+  std::int64_t samples_per_sum_ = 0;
   std::size_t gemm_bytes_ = 0, matrix_bytes_ = 0, extra_bytes_ = 0;
 };
 
