@@ -15,16 +15,14 @@ Gemm<T>::Gemm(std::int64_t m, std::int64_t n, std::int64_t k, const Machine& mac
   row_panels_ = divide_up(m, rows);
   column_panels_ = divide_up(n, columns);
 
-  // A panel of A and one of B fill L1; a block of A takes half of L2, one of B a share of L3.
-  const auto panel_k =
-      static_cast<std::int64_t>(machine.l1_bytes / sizeof(T)) / (rows + columns);
-  const std::int64_t most_k = std::clamp<std::int64_t>(panel_k, kMaxChain / 4, kMaxChain);
-  k_block_ = divide_up(k, std::max<std::int64_t>(1, divide_up(k, most_k)));
+  // Long panels pass over C seldom; those of A and B stream from L2, a few bytes a cycle. A block
+  // of A takes a quarter of L2, one of B a share of L3.
+  k_block_ = divide_up(k, std::max<std::int64_t>(1, divide_up(k, kMaxChain)));
   const auto block_of = [&](std::size_t bytes, std::int64_t tile, std::int64_t extent) {
     const auto fitting = static_cast<std::int64_t>(bytes / sizeof(T)) / k_block_;
     return std::min(std::max(tile, fitting / tile * tile), round_up(extent, tile));
   };
-  row_block_ = block_of(machine.l2_bytes / 2, rows, m);
+  row_block_ = block_of(machine.l2_bytes / 4, rows, m);
   column_block_ = block_of(std::min<std::size_t>(machine.l3_bytes / 4, 4 << 20), columns, n);
   k_chunk_ = k_block_ * kMaxChain;
 

@@ -309,15 +309,14 @@ CONVOLITH_INLINE Vec<T> absolute(Vec<T> a) {
   return (Vec<T>)((Mask<T>)a & ~(Mask<T>)broadcast<T>(T(-0.0)));
 }
 
+/// Halves onto halves, in every ISA: lane i gets lanes i and i + kLanes / 2, and so on.
 template <class T>
 CONVOLITH_INLINE T sum_of_lanes(Vec<T> v) {
-  alignas(kVectorBytes) T lanes[kLanes<T>];
-  store<T>(lanes, v);
   CONVOLITH_UNROLL(4)
   for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    v = interleave_low<T>(v, v) + interleave_high<T>(v, v);
   }
-  return lanes[0];
+  return v[0];
 }
 
 }  // namespace
