@@ -61,12 +61,19 @@ template <class T>
 void pack_rows(int width, int valid, std::int64_t k, const T* source, std::int64_t k_stride,
                T* panel) {
   constexpr int kAhead = 8;  // rows may lie a page apart, where no hardware prefetcher follows
+  if (valid == kTileColumns<T> && width == kTileColumns<T>) {
+    for (std::int64_t p = 0; p < k; ++p, source += k_stride, panel += kTileColumns<T>) {
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kTileVectors; ++v) {
+        __builtin_prefetch(source + kAhead * k_stride + v * kLanes<T>);
+        store<T>(panel + v * kLanes<T>, load(source + v * kLanes<T>));
+      }
+    }
+    return;
+  }
   for (std::int64_t p = 0; p < k; ++p, source += k_stride, panel += width) {
     int i = 0;
-    for (; i + kLanes<T> <= valid; i += kLanes<T>) {
-      __builtin_prefetch(source + i + kAhead * k_stride);
-      store<T>(panel + i, load(source + i));
-    }
+    for (; i + kLanes<T> <= valid; i += kLanes<T>) store<T>(panel + i, load(source + i));
     if (i < valid) store_partial<T>(panel + i, load_partial(source + i, valid - i), valid - i);
     for (i = valid; i < width; ++i) panel[i] = T(0);
   }
@@ -83,9 +90,8 @@ void pack_columns(int width, int valid, std::int64_t k, const T* source, std::in
       Vec<T> square[kLanes<T>];
       CONVOLITH_UNROLL(16)
       for (int i = 0; i < kLanes<T>; ++i) {
-        square[i] = first + i < valid
-                        ? load_upto(source + (first + i) * lane_stride + p, count)
-                        : zero<T>();
+        const T* row = source + (first + i) * lane_stride + p;
+        square[i] = first + i < valid ? load_upto(row, count) : zero<T>();
       }
       transpose<T>(square);
       T* to = panel + p * width + first;
