@@ -156,8 +156,13 @@ void Gemm<T>::multiply_block(const GemmOperand<T>& a, std::int64_t k_begin, std:
   const std::int64_t rows = kernels_->tile_rows;
   const std::int64_t columns = kernels_->tile_columns;
   if (column_begin >= column_end) return;
-  for (std::int64_t i = row_begin; i < row_end; i += row_block_) {
-    const std::int64_t i_end = std::min(row_end, i + row_block_);
+  // Equal blocks: a short last one would stream B for little work.
+  const std::int64_t panels = divide_up(row_end - row_begin, rows);
+  const auto blocks = static_cast<int>(divide_up(panels, row_block_ / rows));
+  for (int block = 0; block < blocks; ++block) {
+    const Range range = Range::share(panels, block, blocks);
+    const std::int64_t i = row_begin + range.begin * rows;
+    const std::int64_t i_end = std::min(row_end, row_begin + range.end * rows);
     const T* a_panels = a_buffer;
     std::int64_t a_panel_stride = rows * k_count;
     if (a.packed) {

@@ -8,13 +8,13 @@ namespace {
 template <class T, int kRows, int kVectors>
 void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
                   int columns, bool accumulate) {
-  // C comes from as far as memory, and is wanted at the end.
+  // C comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
   CONVOLITH_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
+    T* row = c + r * c_row_stride;
     CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) {
-      __builtin_prefetch(c + r * c_row_stride + v * kLanes<T>, 1);
-    }
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
+    __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
   }
   Vec<T> sum[kRows][kVectors] = {};
   CONVOLITH_UNROLL(2)
