@@ -27,7 +27,10 @@ Candidate predict(const Algorithm& algorithm, const ConvProblem& problem,
     candidate.support = algorithm.supports(problem);
   }
   if (candidate.support.yes) {
-    candidate.cost_seconds = algorithm.cost(problem, machine);
+    ConvProblem judged = problem;
+    // Under strict numerics a sample has the same bits in any batch, so the same algorithm.
+    if (options.numerics == Numerics::strict) judged.batch = 1;
+    candidate.cost_seconds = algorithm.cost(judged, machine);
     candidate.tolerance = algorithm.tolerance(problem);
   }
   return candidate;

@@ -171,7 +171,7 @@ ConvProblem ConvProblem::make(const ConvSpec& spec) {
   problem.epilogue = spec.epilogue;
   if (spec.epilogue.activation != Activation::leaky_relu) problem.epilogue.slope = Epilogue{}.slope;
   for (int i = 0; i < spec.rank; ++i) {
-    const int axis = i + (spec.layout == Layout::channels_first ? 2 : 1);
+    const int axis = array_axis(i, spec.layout, spec.batched);
     Window& window = problem.windows[kSpatialAxes - spec.rank + i];
     window = make_window(spec.windows[i], axis);
     check_padding_mode(window, spec.padding_mode, axis);

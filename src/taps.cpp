@@ -106,7 +106,24 @@ AxisGather::Interior AxisGather::interior() const noexcept {
 std::vector<Run> AxisGather::runs(std::int64_t most) const {
   const Interior inside = interior();
   std::vector<Run> runs;
-  for (std::int64_t o = 0; o < inside.begin; ++o) runs.push_back({o, 1, 1, 1});
+  // Destinations without taps, of which wide padding makes many, are runs too.
+  constexpr std::int64_t kMostEmpty = 1 << 20;
+  const auto add_border = [&](std::int64_t begin, std::int64_t end) {
+    while (begin < end) {
+      std::int64_t count = 1;
+      if (!adjoint_ && mode_ == PaddingMode::zeros) {
+        const std::int64_t reach = window_.effective_kernel() - 1;
+        const std::int64_t first_reached = divide_up(window_.before - reach, window_.stride);
+        const std::int64_t past_input =
+            divide_up(window_.input + window_.before, window_.stride);
+        if (begin < first_reached) count = std::min({first_reached, end, begin + kMostEmpty}) - begin;
+        if (begin >= past_input) count = std::min(end, begin + kMostEmpty) - begin;
+      }
+      runs.push_back({begin, 1, count, 1});
+      begin += count;
+    }
+  };
+  add_border(0, inside.begin);
   const std::int64_t step = adjoint_ ? window_.stride : 1;
   const std::int64_t source_step = adjoint_ ? 1 : window_.stride;
   for (std::int64_t phase = 0; phase < step && inside.begin + phase < inside.end; ++phase) {
@@ -119,7 +136,7 @@ std::vector<Run> AxisGather::runs(std::int64_t most) const {
       left -= count;
     }
   }
-  for (std::int64_t o = inside.end; o < destinations(); ++o) runs.push_back({o, 1, 1, 1});
+  add_border(inside.end, destinations());
   return runs;
 }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "convolith/problem.hpp"
 #include "convolith/tensor.hpp"
@@ -59,6 +60,12 @@ class PoolProblem {
   PoolProblem() = default;
 };
 
+/// How a pooling runs. Neither choice changes a bit of a result of max, and threads of none.
+struct PoolOptions {
+  int threads = 1;
+  std::string_view isa{};  ///< empty: the one in use
+};
+
 /// The arrays of a pooling. Indices count pixels of the input plane of their channel.
 struct PoolArguments {
   TensorView x{};
@@ -70,11 +77,12 @@ struct PoolArguments {
 /// Writes y from x. max: a NaN wins, the last one's index counts; among equals the first in
 /// row-major window order wins; a window with no element in bounds gives -inf and index 0.
 /// stochastic without uniforms: the mean weighted by the elements' probabilities.
-void pool(const PoolProblem& problem, const PoolArguments& arguments, int threads);
+void pool(const PoolProblem& problem, const PoolArguments& arguments,
+          const PoolOptions& options);
 
 /// Writes dx, the gradient of x, for every op; stochastic means the weighted mean.
 void pool_backward(const PoolProblem& problem, const TensorView& dy, const TensorView& x,
-                   const TensorView& dx, int threads);
+                   const TensorView& dx, const PoolOptions& options);
 
 /// dx = 0, then dx[index] += dy for each index: the gradient of a choice of elements.
 /// InvalidArgument if an index lies outside the input plane.

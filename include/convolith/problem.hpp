@@ -47,6 +47,7 @@ struct ConvSpec {
   DType dtype = DType::float32;
   Layout layout = Layout::channels_first;
   int rank = 2;
+  bool batched = true;  ///< whether the arrays have a batch axis: messages count axes
   std::int64_t batch = 1;
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
@@ -62,6 +63,11 @@ struct ConvSpec {
 /// convolution is backward_input with an epilogue. Values of this type are always legal.
 class ConvProblem {
  public:
+  /// The array axis of spatial axis i, as messages name it.
+  static int array_axis(int i, Layout layout, bool batched) noexcept {
+    return i + (layout == Layout::channels_first ? 1 : 0) + (batched ? 1 : 0);
+  }
+
   /// Checks meaning: positive extents, groups that divide, kernels that fit, 64-bit sizes.
   static ConvProblem make(const ConvSpec& spec);
 

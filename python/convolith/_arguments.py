@@ -44,7 +44,8 @@ def integer(value: object, name: str) -> int:
     return number
 
 
-def _is_sequence(value: object) -> bool:
+def is_sequence(value: object) -> bool:
+    """Whether a value has one entry per axis; 0-d arrays and strings do not."""
     if isinstance(value, (str, bytes)):
         return False
     if isinstance(value, np.ndarray):
@@ -54,7 +55,7 @@ def _is_sequence(value: object) -> bool:
 
 def integers(value: object, count: int, name: str) -> tuple[int, ...]:
     """One integer for every axis: an int or a 1-tuple serves all."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         return (integer(value, name),) * count
     values = tuple(integer(item, name) for item in value)  # type: ignore[attr-defined]
     if len(values) == 1:
@@ -66,7 +67,7 @@ def integers(value: object, count: int, name: str) -> tuple[int, ...]:
 
 def shape(value: object, name: str) -> tuple[int, ...]:
     """A shape: a sequence of integers."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         raise TypeError(f"{name} is {value!r}; it must be a tuple of integers")
     extents = tuple(integer(item, name) for item in value)  # type: ignore[attr-defined]
     for extent in extents:
@@ -84,15 +85,15 @@ def padding(value: object, nd: int, name: str = "padding") -> str | tuple[tuple[
                 "'valid', 'same' or 'same_lower'"
             )
         return value
-    if not _is_sequence(value):
+    if not is_sequence(value):
         amount = integer(value, name)
         return ((amount, amount),) * nd
     items = list(value)  # type: ignore[call-overload]
-    if not any(_is_sequence(item) for item in items):
+    if not any(is_sequence(item) for item in items):
         return tuple((amount, amount) for amount in integers(items, nd, name))
     pairs = []
     for item in items:
-        if not _is_sequence(item) or len(item) != 2:
+        if not is_sequence(item) or len(item) != 2:
             raise ValueError(f"{name} has the entry {item!r}; each axis takes (before, after)")
         pairs.append((integer(item[0], name), integer(item[1], name)))
     if len(pairs) == 1:
@@ -112,6 +113,13 @@ def data_format(value: object, nd: int) -> str:
     if rank is not None and rank != nd:
         raise ValueError(f"data_format {value!r} is for {rank} spatial axes; this call has {nd}")
     return layout
+
+
+def format_rank(value: object) -> int | None:
+    """The number of spatial axes that a data_format tells: None unless it is an alias."""
+    if not isinstance(value, str):
+        raise TypeError(f"data_format is {value!r}; it must be a string")
+    return _LAYOUTS.get(value, (None, None))[1]
 
 
 def choice(value: object, name: str) -> str:
@@ -144,6 +152,8 @@ def activation(value: object) -> tuple[str, float]:
     if value is None:
         return "none", default_slope
     if isinstance(value, str):
+        if value == "none":
+            raise ValueError("activation is 'none'; no activation is None")
         return value, default_slope
     if isinstance(value, tuple) and len(value) == 2 and value[0] == "leaky_relu":
         return "leaky_relu", real(value[1], "slope of leaky_relu")

@@ -38,19 +38,16 @@ def _options(
     }
 
 
-def _plan(
-    problem: _core.ConvProblem,
-    algorithm: str,
-    numerics: str | None,
-    threads: int = 0,
-    workspace_limit: int | None = None,
-) -> _core.Plan:
-    return _core.Plan(
+def _run(
+    problem: _core.ConvProblem, algorithm: str, numerics: str | None, *arrays: Any, **keywords: Any
+) -> Array:
+    return _core.convolve(
         problem,
         _arguments.choice(algorithm, "algorithm"),
         _config.resolve_numerics(numerics),
-        threads or _config.get_num_threads(),
-        workspace_limit=workspace_limit,
+        _config.get_num_threads(),
+        *arrays,
+        **keywords,
     )
 
 
@@ -67,12 +64,13 @@ def _output_size(
     """One extent per spatial axis; a whole shape is cut down to them."""
     if value is None:
         return None
-    extents = _arguments.shape(value, name)
-    if len(extents) == nd:
-        return extents
-    if len(extents) in (nd + 1, nd + 2):
-        return extents[-nd - 1 : -1] if channels_last else extents[-nd:]
-    raise ValueError(f"{name} is {extents}; it must have {nd} values")
+    if _arguments.is_sequence(value):
+        extents = _arguments.shape(value, name)
+        if len(extents) in (nd + 1, nd + 2):
+            return extents[-nd - 1 : -1] if channels_last else extents[-nd:]
+        if len(extents) not in (1, nd):
+            raise ValueError(f"{name} is {extents}; it must have {nd} values")
+    return _arguments.integers(value, nd, name)
 
 
 def _conv(
@@ -126,7 +124,7 @@ def _conv(
         UnsupportedError: The algorithm cannot serve this problem; lists every one with its reason.
         OverflowError, MemoryError: Extents beyond 64 bits, or more memory than there is.
     """
-    dtype = _core.common_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = _options(
         nd,
         stride,
@@ -140,7 +138,7 @@ def _conv(
         activation=activation,
     )
     problem = _core.make_convolution("forward", nd, x.shape, weight.shape, dtype, **options)
-    return _plan(problem, algorithm, numerics).execute(x, weight, bias, residual, out)
+    return _run(problem, algorithm, numerics, x, weight, bias, residual, out)
 
 
 conv1d, conv2d, conv3d = for_ranks("conv{rank}d", _conv)
@@ -179,7 +177,7 @@ def conv_backward_input(
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _core.make_convolution("backward_input", nd, x_shape, weight.shape, dtype, **options)
     _require_same_rank(dy, "dy", x_shape, "input_shape")
-    return _plan(problem, algorithm, numerics).execute(dy, weight, out=out)
+    return _run(problem, algorithm, numerics, dy, weight, out=out)
 
 
 def conv_backward_weight(
@@ -218,7 +216,7 @@ def conv_backward_weight(
     with_bias = _arguments.flag(bias_grad, "bias_grad")
     problem = _core.make_convolution("backward_weight", nd, x.shape, w_shape, dtype, **options)
     _require_same_rank(dy, "dy", x.shape, "x")
-    dweight = _plan(problem, algorithm, numerics).execute(dy, x, out=out)
+    dweight = _run(problem, algorithm, numerics, dy, x, out=out)
     if not with_bias:
         return dweight
     return dweight, _bias_gradient(dy, nd, options["data_format"])
@@ -275,7 +273,7 @@ def _conv_transpose(
     Returns:
         (batch, out_channels, {spatial}) in the data format of x.
     """
-    dtype = _core.common_dtype(x=x, weight=weight, bias=bias, residual=residual)
+    dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = _options(
         nd,
         stride,
@@ -297,7 +295,8 @@ def _conv_transpose(
         *_sizes(output_padding, output_size, nd, options),
         **options,
     )
-    return _plan(problem, algorithm, numerics).execute(x, weight, bias, residual, out)
+    names = ("x", "weight")
+    return _run(problem, algorithm, numerics, x, weight, bias, residual, out, names)
 
 
 conv_transpose1d, conv_transpose2d, conv_transpose3d = for_ranks(
@@ -381,7 +380,8 @@ def conv_transpose_backward_input(
         output_size,
         options,
     )
-    return _plan(problem, algorithm, numerics).execute(dy, weight, out=out)
+    names = ("dy", "weight")
+    return _run(problem, algorithm, numerics, dy, weight, out=out, names=names)
 
 
 def conv_transpose_backward_weight(
@@ -425,7 +425,7 @@ def conv_transpose_backward_weight(
         "backward_weight", nd, x.shape, w_shape, dtype, dy, output_padding, output_size, options
     )
     # The adjoint swaps the roles: x is the convolution's result, dy its input.
-    dweight = _plan(problem, algorithm, numerics).execute(x, dy, out=out)
+    dweight = _run(problem, algorithm, numerics, x, dy, out=out, names=("x", "dy"))
     if not with_bias:
         return dweight
     return dweight, _bias_gradient(dy, nd, options["data_format"])
@@ -523,7 +523,7 @@ def plan_conv(
     Returns:
         A ConvPlan: call it with x, and optionally out.
     """
-    dtype = _core.common_dtype(weight=weight, bias=bias)
+    dtype = _core.common_dtype({"bias": bias}, weight=weight)
     nd = _rank_of_shape(weight.shape, "weight")
     options = _options(
         nd,
@@ -548,7 +548,14 @@ def plan_conv(
         limit = _arguments.integer(workspace_limit, "workspace_limit")
         if limit < 0:
             raise ValueError(f"workspace_limit is {limit}; it must be at least 0")
-    return ConvPlan(_plan(problem, algorithm, numerics, count, limit), weight, bias)
+    plan = _core.Plan(
+        problem,
+        _arguments.choice(algorithm, "algorithm"),
+        _config.resolve_numerics(numerics),
+        count or _config.get_num_threads(),
+        workspace_limit=limit,
+    )
+    return ConvPlan(plan, weight, bias)
 
 
 def algorithms(

@@ -132,6 +132,20 @@ py::array require_array(py::handle object, const char* argument) {
   return array;
 }
 
+py::array require_indices(py::handle object, const char* argument) {
+  const std::string name = argument;
+  if (!py::isinstance<py::array>(object) || is_masked(object)) {
+    type_error(name + " is a " + type_name(object) + "; it must be a numpy.ndarray of int64");
+  }
+  auto array = py::reinterpret_borrow<py::array>(object);
+  const py::dtype dtype = array.dtype();
+  if (dtype.kind() != 'i' || dtype.itemsize() != 8 || !py::cast<bool>(dtype.attr("isnative"))) {
+    type_error(name + " has dtype " + py::cast<std::string>(py::str(dtype)) +
+               "; it must be int64 of native byte order");
+  }
+  return array;
+}
+
 std::optional<py::array> optional_array(py::handle object, const char* argument) {
   if (object.is_none()) return std::nullopt;
   return require_array(object, argument);
@@ -205,7 +219,7 @@ py::array contiguous(const py::array& array) {
 }
 
 Output::Output(py::handle out, const Shape& shape, DType dtype,
-               std::initializer_list<const py::array*> inputs) {
+               const std::vector<py::array>& inputs) {
   if (out.is_none()) {
     result_ = py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()));
     written_ = result_;
@@ -219,8 +233,8 @@ Output::Output(py::handle out, const Shape& shape, DType dtype,
   }
   require_shape(result_, shape, "out");
   if (!result_.writeable()) value_error("out is read-only; it must be writable");
-  for (const py::array* input : inputs) {
-    if (input != nullptr && shares_elements(result_, *input)) {
+  for (const py::array& input : inputs) {
+    if (shares_elements(result_, input)) {
       value_error("out shares elements with an input; it must not overlap any");
     }
   }

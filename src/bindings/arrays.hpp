@@ -4,7 +4,6 @@
 // messages name the argument.
 
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +23,9 @@ Shape shape_of(const pybind11::array& array);
 
 /// A plain float32 or float64 ndarray of native byte order, or TypeError.
 pybind11::array require_array(pybind11::handle object, const char* argument);
+
+/// A plain int64 ndarray of native byte order, or TypeError.
+pybind11::array require_indices(pybind11::handle object, const char* argument);
 
 /// None as an empty optional, else require_array.
 std::optional<pybind11::array> optional_array(pybind11::handle object, const char* argument);
@@ -70,7 +72,7 @@ class Output {
   /// A new array, or `out` after checking that it is a writable array of that shape and dtype
   /// that shares no element with any of `inputs`.
   Output(pybind11::handle out, const Shape& shape, DType dtype,
-         std::initializer_list<const pybind11::array*> inputs);
+         const std::vector<pybind11::array>& inputs = {});
 
   TensorView maps(Layout layout, int nd);  ///< to write feature maps
   void* data();                            ///< to write a contiguous array

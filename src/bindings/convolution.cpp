@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <tuple>
+#include <utility>
+
 #include "bias_gradient.hpp"
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
@@ -78,6 +81,7 @@ ConvSpec convolution_spec(int nd, const Shape& x_shape, const Shape& weight, con
   const MapsShape x = parse_maps_shape(x_shape, options.layout(), nd, x_name);
   ConvSpec spec;
   spec.rank = nd;
+  spec.batched = !x.unbatched;
   spec.batch = x.batch;
   spec.in_channels = x.channels;
   spec.out_channels = weight[0];
@@ -114,24 +118,28 @@ ConvProblem transposed_problem(Direction direction, int nd, const Shape& x_shape
     throw py::value_error("weight has " + std::to_string(weight[0]) + " input channels (axis 0); " +
                           x_name + " has " + std::to_string(x.channels) + " channels");
   }
+  if (options.groups >= 1 && x.channels % options.groups != 0) {
+    throw py::value_error("groups is " + std::to_string(options.groups) +
+                          "; it must divide in_channels " + std::to_string(x.channels));
+  }
   ConvSpec spec;
   spec.direction = direction;
   spec.dtype = dtype;
   spec.rank = nd;
+  spec.batched = !x.unbatched;
   spec.batch = x.batch;
   spec.out_channels = x.channels;
   spec.in_channels =
       checked_multiply(weight[1], std::max<std::int64_t>(options.groups, 1), "output channels");
   spec.epilogue = epilogue;
   options.assign(spec);
-  const int first_axis = options.layout() == Layout::channels_first ? 2 : 1;
   for (int i = 0; i < nd; ++i) {
     spec.windows[i].kernel = weight[i + 2];
     std::optional<std::int64_t> size;
     if (output_size) size = (*output_size)[i];
     spec.windows[i] = transposed_window(spec.windows[i], x.spatial[i],
                                         output_padding[i].cast<std::int64_t>(), size,
-                                        first_axis + i);
+                                        ConvProblem::array_axis(i, spec.layout, spec.batched));
   }
   return ConvProblem::make(spec);
 }
@@ -259,89 +267,111 @@ py::list algorithm_records(const ConvProblem& problem, const PlanOptions& option
   return records;
 }
 
-const void* bias_data(const std::optional<py::array>& bias, const ConvProblem& problem,
-                      std::optional<py::array>& kept) {
-  if (bias.has_value() != problem.epilogue.bias) {
-    throw py::value_error(bias ? "bias is given, but the problem has none"
-                               : "bias is None, but the problem has one");
+/// The arrays of one call, checked against the problem, with the output in place. Made before a
+/// plan is: what cannot be allocated is refused before anything is computed.
+class Call {
+ public:
+  /// `first` and `second` are (x, weight), (dy, weight) or (dy, x); messages name them so, or as
+  /// `names` says. With `packed` weights, second is None.
+  Call(const ConvProblem& problem, bool packed, py::handle first, py::handle second,
+       py::handle bias, py::handle residual, py::handle out, const py::object& names)
+      : problem_(problem) {
+    const bool forward = problem.direction == Direction::forward;
+    const bool for_weight = problem.direction == Direction::backward_weight;
+    std::string first_name = forward ? "x" : "dy";
+    std::string second_name = for_weight ? "x" : "weight";
+    if (!names.is_none()) {
+      std::tie(first_name, second_name) = names.cast<std::pair<std::string, std::string>>();
+    }
+    const py::array first_array = checked(first, first_name.c_str());
+    unbatched_ = problem.batch == 1 && first_array.ndim() == problem.rank + 1;
+    (forward ? arguments_.x : arguments_.y) =
+        maps(first_array, forward ? x_shape(problem, unbatched_) : y_shape(problem, unbatched_),
+             first_name.c_str());
+    if (for_weight) {
+      arguments_.x = maps(checked(second, second_name.c_str()), x_shape(problem, unbatched_),
+                          second_name.c_str());
+    } else if (!packed) {
+      arguments_.weight = const_cast<void*>(
+          whole(checked(second, second_name.c_str()), weight_shape(problem), second_name.c_str()));
+    } else if (!second.is_none()) {
+      throw py::value_error("weight is given, but the plan has its weights packed; pass None");
+    }
+    const Shape output_shape = for_weight ? weight_shape(problem)
+                               : forward  ? y_shape(problem, unbatched_)
+                                          : x_shape(problem, unbatched_);
+    require_presence(bias, problem.epilogue.bias, "bias");
+    if (problem.epilogue.bias) {
+      const std::int64_t channels = forward ? problem.out_channels : problem.in_channels;
+      arguments_.bias = whole(checked(bias, "bias"), {channels}, "bias");
+    }
+    require_presence(residual, problem.epilogue.residual, "residual");
+    if (problem.epilogue.residual) {
+      arguments_.residual = maps(checked(residual, "residual"), output_shape, "residual");
+    }
+    output_.emplace(out, output_shape, problem.dtype, inputs_);
+    if (for_weight) {
+      arguments_.weight = output_->data();
+    } else {
+      (forward ? arguments_.y : arguments_.x) = output_->maps(problem.layout, problem.rank);
+    }
   }
-  if (!bias) return nullptr;
-  require_dtype(*bias, problem.dtype, "bias", "the problem");
-  const bool forward = problem.direction == Direction::forward;
-  require_shape(*bias, {forward ? problem.out_channels : problem.in_channels}, "bias");
-  kept = contiguous(*bias);
-  return kept->data();
+
+  py::array run(const Plan& plan) {
+    {
+      const py::gil_scoped_release unlocked;
+      plan.run(arguments_);
+    }
+    return output_->finish();
+  }
+
+ private:
+  py::array checked(py::handle object, const char* argument) {
+    py::array array = require_array(object, argument);
+    require_dtype(array, problem_.dtype, argument, "the problem");
+    inputs_.push_back(array);
+    return array;
+  }
+
+  TensorView maps(const py::array& array, const Shape& shape, const char* argument) {
+    require_shape(array, shape, argument);
+    const InputMaps input = input_maps(array, problem_.layout, problem_.rank);
+    kept_.push_back(input.array);
+    return input.view;
+  }
+
+  const void* whole(const py::array& array, const Shape& shape, const char* argument) {
+    require_shape(array, shape, argument);
+    kept_.push_back(contiguous(array));
+    return kept_.back().data();
+  }
+
+  static void require_presence(py::handle object, bool wanted, const std::string& argument) {
+    if (object.is_none() != wanted) return;
+    throw py::value_error(argument + (wanted ? " is None, but the problem has one"
+                                             : " is given, but the problem has none"));
+  }
+
+  const ConvProblem& problem_;
+  bool unbatched_ = false;
+  ConvArguments arguments_{};
+  std::vector<py::array> inputs_;  ///< as given: the output must not overlap them
+  std::vector<py::array> kept_;    ///< what the arguments point into
+  std::optional<Output> output_;
+};
+
+py::array execute(const Plan& plan, py::handle first, py::handle second, py::handle bias,
+                  py::handle residual, py::handle out) {
+  return Call(plan.problem(), plan.packed(), first, second, bias, residual, out, py::none())
+      .run(plan);
 }
 
-/// Runs a plan on arrays. `first` and `second` are (x, weight), (dy, weight) or (dy, x).
-py::array execute(const Plan& plan, py::handle first, py::handle second, py::handle bias_object,
-                  py::handle residual_object, py::handle out) {
-  const ConvProblem& problem = plan.problem();
-  const Layout layout = problem.layout;
-  const int nd = problem.rank;
-  const bool forward = problem.direction == Direction::forward;
-  const bool for_weight = problem.direction == Direction::backward_weight;
-  const char* first_name = forward ? "x" : "dy";
-
-  const py::array first_array = require_array(first, first_name);
-  require_dtype(first_array, problem.dtype, first_name, "the problem");
-  const bool unbatched = problem.batch == 1 && first_array.ndim() == nd + 1;
-  require_shape(first_array, forward ? x_shape(problem, unbatched) : y_shape(problem, unbatched),
-                first_name);
-  const InputMaps first_maps = input_maps(first_array, layout, nd);
-
-  ConvArguments arguments;
-  (forward ? arguments.x : arguments.y) = first_maps.view;
-  std::optional<py::array> second_array, residual_array, kept_bias, kept_weight;
-  InputMaps second_maps, residual_maps;
-  if (for_weight) {
-    second_array = require_array(second, "x");
-    require_dtype(*second_array, problem.dtype, "x", "the problem");
-    require_shape(*second_array, x_shape(problem, unbatched), "x");
-    second_maps = input_maps(*second_array, layout, nd);
-    arguments.x = second_maps.view;
-  } else if (!plan.packed()) {
-    second_array = require_array(second, "weight");
-    require_dtype(*second_array, problem.dtype, "weight", "the problem");
-    require_shape(*second_array, weight_shape(problem), "weight");
-    kept_weight = contiguous(*second_array);
-    arguments.weight = const_cast<void*>(kept_weight->data());
-  } else if (!second.is_none()) {
-    throw py::value_error("weight is given, but the plan has its weights packed; pass None");
-  }
-
-  const std::optional<py::array> bias = optional_array(bias_object, "bias");
-  arguments.bias = bias_data(bias, problem, kept_bias);
-  residual_array = optional_array(residual_object, "residual");
-  if (residual_array.has_value() != problem.epilogue.residual) {
-    throw py::value_error(residual_array ? "residual is given, but the problem has none"
-                                         : "residual is None, but the problem has one");
-  }
-  const Shape output_shape = for_weight ? weight_shape(problem)
-                             : forward  ? y_shape(problem, unbatched)
-                                        : x_shape(problem, unbatched);
-  if (residual_array) {
-    require_dtype(*residual_array, problem.dtype, "residual", "the problem");
-    require_shape(*residual_array, output_shape, "residual");
-    residual_maps = input_maps(*residual_array, layout, nd);
-    arguments.residual = residual_maps.view;
-  }
-
-  const auto pointer = [](const std::optional<py::array>& array) {
-    return array ? &*array : nullptr;
-  };
-  Output output(out, output_shape, problem.dtype,
-                {&first_array, pointer(second_array), pointer(bias), pointer(residual_array)});
-  if (for_weight) {
-    arguments.weight = output.data();
-  } else {
-    (forward ? arguments.y : arguments.x) = output.maps(layout, nd);
-  }
-  {
-    const py::gil_scoped_release unlocked;
-    plan.run(arguments);
-  }
-  return output.finish();
+py::array convolve(const ConvProblem& problem, const std::string& algorithm,
+                   const std::string& numerics, int threads, py::handle first, py::handle second,
+                   py::handle bias, py::handle residual, py::handle out, const py::object& names) {
+  const PlanOptions options = plan_options(algorithm, numerics, threads, "", std::nullopt);
+  Call call(problem, false, first, second, bias, residual, out, names);
+  return call.run(Plan(problem, options));
 }
 
 Plan pack(const Plan& plan, py::handle weight) {
@@ -376,21 +406,21 @@ py::array channel_sums(py::handle maps, int nd, const std::string& data_format,
   return output.finish();
 }
 
-/// The dtype that the named arrays share; None stands for an argument that was not given.
-const char* common_dtype(const py::kwargs& arrays) {
-  const char* first_name = nullptr;
-  DType dtype{};
-  std::string kept;
+/// The dtype that the named arrays share; `optional` ones may be None.
+const char* common_dtype(const py::dict& optional, const py::kwargs& arrays) {
+  const auto first = arrays.begin();
+  const auto first_name = (*first).first.cast<std::string>();
+  const DType dtype = dtype_of(require_array((*first).second, first_name.c_str()));
   for (const auto& [key, value] : arrays) {
     const auto argument = key.cast<std::string>();
-    const std::optional<py::array> array = optional_array(value, argument.c_str());
-    if (!array) continue;
-    if (first_name == nullptr) {
-      kept = argument;
-      first_name = kept.c_str();
-      dtype = dtype_of(*array);
+    require_dtype(require_array(value, argument.c_str()), dtype, argument.c_str(),
+                  first_name.c_str());
+  }
+  for (const auto& [key, value] : optional) {
+    const auto argument = key.cast<std::string>();
+    if (const auto array = optional_array(value, argument.c_str())) {
+      require_dtype(*array, dtype, argument.c_str(), first_name.c_str());
     }
-    require_dtype(*array, dtype, argument.c_str(), first_name);
   }
   return name(dtype);
 }
@@ -483,6 +513,10 @@ void bind_convolution(py::module_& module) {
         return tolerance_dict(p.algorithm().tolerance(p.problem()));
       });
 
+  module.def("convolve", &convolve, "problem"_a, "algorithm"_a, "numerics"_a, "threads"_a,
+             "first"_a, "second"_a, "bias"_a = py::none(), "residual"_a = py::none(),
+             "out"_a = py::none(), "names"_a = py::none(),
+             "Plans and executes once; `names` are those of first and second in messages.");
   module.def(
       "algorithms",
       [](const ConvProblem& problem, const std::string& numerics, int threads,
@@ -494,7 +528,7 @@ void bind_convolution(py::module_& module) {
       "workspace_limit"_a = py::none());
   module.def("channel_sums", &channel_sums, "maps"_a, "nd"_a, "data_format"_a,
              "argument"_a = "dy", "threads"_a = 0);
-  module.def("common_dtype", &common_dtype);
+  module.def("common_dtype", &common_dtype, "optional"_a = py::dict());
 }
 
 }  // namespace convolith

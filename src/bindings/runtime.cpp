@@ -76,7 +76,7 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads, py::handle
     throw py::value_error("a has " + std::to_string(a.shape(1)) + " columns and b has " +
                           std::to_string(b.shape(0)) + " rows; they must agree");
   }
-  Output output(out, {a.shape(0), b.shape(1)}, dtype, {&a, &b});
+  Output output(out, {a.shape(0), b.shape(1)}, dtype, {a, b});
   const auto run = dtype == DType::float32
                        ? [](const py::array& left, const py::array& right, void* c, int team) {
                            multiply(left, right, static_cast<float*>(c), team);

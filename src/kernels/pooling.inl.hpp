@@ -27,45 +27,62 @@ CONVOLITH_INLINE T minus_infinity() {
 // A reduction takes taps one by one, in kVectors vectors of outputs at once. `at` is the tap's
 // distance, in pixels of the plane, from the first tap of the window.
 
-/// Greatest element; a NaN stays, and among equals (0.0 and -0.0) the first.
+/// Greatest element, the first among equals (0.0 and -0.0); NaN if there is one.
 template <class T, int kVectors>
 struct Greatest {
   static constexpr bool kIsSum = false;
   static constexpr std::int64_t kBlock = 0;  // no limit on the taps taken in a row
   Vec<T> value[kVectors];
+  Mask<T> unordered[kVectors];
 
   CONVOLITH_INLINE Greatest() {
-    for (int v = 0; v < kVectors; ++v) value[v] = broadcast<T>(minus_infinity<T>());
+    for (int v = 0; v < kVectors; ++v) {
+      value[v] = broadcast<T>(minus_infinity<T>());
+      unordered[v] = Mask<T>{};
+    }
   }
+  CONVOLITH_INLINE void start(Mask<T>) {}
   CONVOLITH_INLINE void take(int v, Vec<T> x, Lane<T>) {
-    const Vec<T> greater = x > value[v] ? x : value[v];  // a NaN in value stays
-    value[v] = x != x ? x : greater;
+    value[v] = x > value[v] ? x : value[v];
+    unordered[v] = x != x ? ~Mask<T>{} : unordered[v];
   }
   CONVOLITH_INLINE void fold() {}
-  CONVOLITH_INLINE Vec<T> result(int v) const { return value[v]; }
+  CONVOLITH_INLINE Vec<T> result(int v) const {
+    return (Vec<T>)((Mask<T>)value[v] | unordered[v]);  // all bits set are a NaN
+  }
+  CONVOLITH_INLINE static Vec<T> nothing() { return broadcast<T>(minus_infinity<T>()); }
 };
 
-/// The same and its index: of several NaN the last one's.
+/// The same and its index: of several NaN the last one's. Distances are at least 0.
 template <class T, int kVectors>
 struct GreatestAt {
   static constexpr bool kIsSum = false;
   static constexpr std::int64_t kBlock = 0;
   Vec<T> value[kVectors];
-  Mask<T> index[kVectors];
+  Mask<T> at_value[kVectors];
+  Mask<T> at_nan[kVectors];  // -1: none
 
   CONVOLITH_INLINE GreatestAt() {
     for (int v = 0; v < kVectors; ++v) {
       value[v] = broadcast<T>(minus_infinity<T>());
-      index[v] = Mask<T>{};
+      at_value[v] = Mask<T>{};
+      at_nan[v] = ~Mask<T>{};
     }
   }
+  /// `first` is the distance of the first tap in bounds.
+  CONVOLITH_INLINE void start(Mask<T> first) { at_value[0] = first; }
   CONVOLITH_INLINE void take(int v, Vec<T> x, Lane<T> at) {
-    const auto taken = (x > value[v]) | (x != x);
-    value[v] = taken ? x : value[v];
-    index[v] = taken ? broadcast_index<T>(at) : index[v];
+    const auto greater = x > value[v];
+    value[v] = greater ? x : value[v];
+    at_value[v] = greater ? broadcast_index<T>(at) : at_value[v];
+    at_nan[v] = x != x ? broadcast_index<T>(at) : at_nan[v];
   }
   CONVOLITH_INLINE void fold() {}
-  CONVOLITH_INLINE Vec<T> result(int v) const { return value[v]; }
+  CONVOLITH_INLINE Vec<T> result(int v) const {
+    return at_nan[v] < 0 ? value[v] : broadcast<T>(static_cast<T>(__builtin_nan("")));
+  }
+  CONVOLITH_INLINE Mask<T> index(int v) const { return at_nan[v] < 0 ? at_value[v] : at_nan[v]; }
+  CONVOLITH_INLINE static Vec<T> nothing() { return broadcast<T>(minus_infinity<T>()); }
 };
 
 /// Blocks of 256 to 511 addends, then blocks of 256 blocks, and so on.
@@ -81,9 +98,11 @@ struct Sum {
   CONVOLITH_INLINE Sum() {
     for (int v = 0; v < kVectors; ++v) value[v] = zero<T>();
   }
+  CONVOLITH_INLINE void start(Mask<T>) {}
   CONVOLITH_INLINE void take(int v, Vec<T> x, Lane<T>) { value[v] = value[v] + x; }
   CONVOLITH_INLINE void fold() {}
   CONVOLITH_INLINE Vec<T> result(int v) const { return value[v]; }
+  CONVOLITH_INLINE static Vec<T> nothing() { return zero<T>(); }
 };
 
 /// Sum of a window of any size. level[i] holds sums of whole blocks of 256^i blocks.
@@ -102,6 +121,7 @@ struct LongSum {
       for (int i = 0; i < kLevels; ++i) level[i][v] = zero<T>();
     }
   }
+  CONVOLITH_INLINE void start(Mask<T>) {}
   CONVOLITH_INLINE void take(int v, Vec<T> x, Lane<T>) { value[v] = value[v] + x; }
   CONVOLITH_INLINE void fold() {
     for (int v = 0; v < kVectors; ++v) {
@@ -122,30 +142,38 @@ struct LongSum {
     for (int i = 0; i < kLevels; ++i) total = total + level[i][v];
     return total;
   }
+  CONVOLITH_INLINE static Vec<T> nothing() { return zero<T>(); }
 };
 
 // ---- the taps of a window ------------------------------------------------------------------
 
-/// The part of a window that all outputs of a row share: rows of taps.
+template <class T>
+CONVOLITH_INLINE bool divides(const PoolPass<T>& pass) {
+  return pass.width_divisor != nullptr;
+}
+
+/// What the outputs of a row share: their windows' rows of taps.
 template <class T>
 struct TapRows {
   std::int64_t first;                        ///< pixel at which the first row begins
   std::int64_t depth, height;                ///< numbers of rows
   std::int64_t depth_pixels, height_pixels;  ///< from row to row
+  std::int64_t output;                       ///< pixel of the first output
+  T divisor;                                 ///< shared by the outputs
 
-  CONVOLITH_INLINE TapRows(const PoolPass<T>& pass, std::int64_t row) {
-    const std::int64_t d = row / pass.height.output;
-    const std::int64_t h = row % pass.height.output;
+  CONVOLITH_INLINE TapRows(const PoolPass<T>& pass, std::int64_t d, std::int64_t h) {
     first = (pass.depth.first[d] * pass.height.input + pass.height.first[h]) * pass.width.input;
     depth = pass.depth.taps[d];
     height = pass.height.taps[h];
     depth_pixels = pass.depth.step * pass.height.input * pass.width.input;
     height_pixels = pass.height.step * pass.width.input;
+    output = (d * pass.height.output + h) * pass.width.output;
+    divisor = divides(pass) ? pass.depth_divisor[d] * pass.height_divisor[h] : T(1);
   }
 };
 
-/// Shows every tap to `reduction`. load(p, v) reads vector v of a tap whose first element is at
-/// p; `x` is the window's first tap.
+/// Shows every tap to `reduction`. load(p, t, v) reads vector v of tap t of a row, whose first
+/// element is at p; `x` is the window's first tap.
 template <int kVectors, class T, class Reduction, class Load>
 CONVOLITH_INLINE void reduce(const PoolPass<T>& pass, const TapRows<T>& rows, std::int64_t taps,
                              const T* x, Reduction& reduction, const Load& load) {
@@ -160,10 +188,11 @@ CONVOLITH_INLINE void reduce(const PoolPass<T>& pass, const TapRows<T>& rows, st
       std::int64_t left = taps;
       while (left > 0) {
         const std::int64_t count = kBlocked && left > Reduction::kBlock ? Reduction::kBlock : left;
-        for (std::int64_t t = 0; t < count; ++t) {
+        const std::int64_t begin = taps - left;
+        for (std::int64_t t = begin; t < begin + count; ++t) {
           CONVOLITH_UNROLL(4)
           for (int v = 0; v < kVectors; ++v) {
-            reduction.take(v, load(p, v), static_cast<Lane<T>>(pixel));
+            reduction.take(v, load(p, t, v), static_cast<Lane<T>>(pixel));
           }
           p += tap_step;
           pixel += tap_pixels;
@@ -188,10 +217,9 @@ struct GreatestOfWindow {
   std::int64_t index = 0;
 
   CONVOLITH_INLINE void take(T x, std::int64_t at) {
-    if (x > value || x != x) {
-      value = x;
-      index = at;
-    }
+    const bool taken = x > value || x != x;
+    value = taken ? x : value;
+    index = taken ? at : index;
   }
   /// One of the lanes that share the window's taps: order is no longer that of the taps.
   CONVOLITH_INLINE void merge(T x, std::int64_t at) {
@@ -231,43 +259,80 @@ CONVOLITH_INLINE GreatestOfWindow<T> greatest_of_window(const PoolPass<T>& pass,
     }
   }
   if (wide && rows.depth > 0 && rows.height > 0) {
-    greatest.value = lanes.value[0][0];
-    greatest.index = lanes.index[0][0];
-    for (int i = 1; i < kWide; ++i) greatest.merge(lanes.value[0][i], lanes.index[0][i] + i);
+    const Vec<T> value = lanes.result(0);
+    const Mask<T> index = lanes.index(0);
+    greatest.value = value[0];
+    greatest.index = index[0];
+    for (int i = 1; i < kWide; ++i) greatest.merge(value[i], index[i] + i);
   }
   return greatest;
 }
 
-template <class T, class Reduction>
+/// The taps [t, end) of a row, added one by one or in vectors.
+template <class T>
+struct RowSum {
+  static constexpr int kVectors = 4;
+  static constexpr int kWide = kVectors * kLanes<T>;
+  Sum<T, kVectors> lanes;
+  T single = 0;
+
+  CONVOLITH_INLINE void add(const T* p, std::int64_t step, std::int64_t t, std::int64_t end,
+                            bool wide) {
+    if (!wide) {
+      for (; t < end; ++t) single += p[t * step];
+      return;
+    }
+    for (; t + kWide <= end; t += kWide) {
+      CONVOLITH_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) lanes.take(v, load(p + t + v * kLanes<T>), 0);
+    }
+    for (int v = 0; t < end; ++v, t += kLanes<T>) {
+      const std::int64_t left = end - t;
+      lanes.take(v, load_upto(p + t, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>), 0);
+    }
+  }
+  CONVOLITH_INLINE Vec<T> total() const {
+    return (lanes.value[0] + lanes.value[1]) + (lanes.value[2] + lanes.value[3]);
+  }
+};
+
+/// Sum of one window, whose rows have `taps` taps. kLong: it may have 2 * kSumBlock or more.
+template <bool kLong, class T>
 CONVOLITH_INLINE T sum_of_window(const PoolPass<T>& pass, const TapRows<T>& rows,
                                  std::int64_t column, std::int64_t taps) {
-  constexpr int kWide = kLanes<T>;
   const T* x = pass.x + rows.first + column;
-  const bool wide = taps >= kWide && pass.width.step == 1;
-  Reduction sum;
-  T partial = 0;  // of taps taken one by one
-  std::int64_t pending = 0;
-  for (std::int64_t d = 0; d < rows.depth; ++d) {
-    for (std::int64_t h = 0; h < rows.height; ++h) {
-      const T* p = x + d * rows.depth_pixels + h * rows.height_pixels;
-      const std::int64_t step = wide ? kWide : 1;
-      for (std::int64_t t = 0; t < taps; t += step) {
-        if (wide) {
+  const bool wide = taps >= kLanes<T> && pass.width.step == 1;
+  RowSum<T> sum;
+  if constexpr (!kLong) {
+    for (std::int64_t d = 0; d < rows.depth; ++d) {
+      for (std::int64_t h = 0; h < rows.height; ++h) {
+        sum.add(x + d * rows.depth_pixels + h * rows.height_pixels, pass.width.step, 0, taps, wide);
+      }
+    }
+    return sum_of_lanes<T>(sum.total()) + sum.single;
+  } else {
+    LongSum<T, 1> blocks;
+    const std::int64_t step = wide ? RowSum<T>::kWide : 1;  // addends of one chain
+    std::int64_t pending = 0;
+    for (std::int64_t d = 0; d < rows.depth; ++d) {
+      for (std::int64_t h = 0; h < rows.height; ++h) {
+        const T* p = x + d * rows.depth_pixels + h * rows.height_pixels;
+        for (std::int64_t t = 0; t < taps; t += kSumBlock * step) {
           const std::int64_t left = taps - t;
-          sum.take(0, load_upto(p + t, left < kWide ? static_cast<int>(left) : kWide), 0);
-        } else {
-          partial += p[t * pass.width.step];
-        }
-        if (Reduction::kBlock != 0 && ++pending == Reduction::kBlock) {
-          if (!wide) sum.take(0, Vec<T>{partial}, 0);
-          sum.fold();
-          partial = 0;
-          pending = 0;
+          const std::int64_t count = left < kSumBlock * step ? left : kSumBlock * step;
+          sum.add(p, pass.width.step, t, t + count, wide);
+          pending += (count - 1) / step + 1;
+          if (pending >= kSumBlock) {
+            blocks.take(0, sum.total() + Vec<T>{sum.single}, 0);
+            blocks.fold();
+            sum = RowSum<T>();
+            pending = 0;
+          }
         }
       }
     }
+    return sum_of_lanes<T>(sum.total() + blocks.result(0)) + sum.single;
   }
-  return sum_of_lanes<T>(sum.result(0)) + partial;
 }
 
 // ---- writing outputs -----------------------------------------------------------------------
@@ -286,25 +351,13 @@ CONVOLITH_INLINE void store_indices(std::int64_t* indices, std::int64_t stride,
   }
 }
 
-template <class T>
-CONVOLITH_INLINE bool divides(const PoolPass<T>& pass) {
-  return pass.width_divisor != nullptr;
-}
-
-template <class T>
-CONVOLITH_INLINE T row_divisor(const PoolPass<T>& pass, std::int64_t row) {
-  return divides(pass) ? pass.depth_divisor[row / pass.height.output] *
-                             pass.height_divisor[row % pass.height.output]
-                       : T(1);
-}
-
 // ---- lanes are channels --------------------------------------------------------------------
 
 template <class T, int kVectors>
 struct LoadChannels {
   int last;  ///< lanes of the last vector
 
-  CONVOLITH_INLINE Vec<T> operator()(const T* p, int v) const {
+  CONVOLITH_INLINE Vec<T> operator()(const T* p, std::int64_t, int v) const {
     return v < kVectors - 1 ? load(p + v * kLanes<T>) : load_upto(p + v * kLanes<T>, last);
   }
 };
@@ -315,13 +368,13 @@ struct PoolChannels {
 
   /// Channels [c, c + kVectors * lanes) of output pixel o of a row; `last` lanes of the last one.
   template <int kVectors>
-  CONVOLITH_INLINE void run_channels(const TapRows<T>& rows, std::int64_t row, std::int64_t o,
-                                     std::int64_t c, int last, T divisor) const {
+  CONVOLITH_INLINE void run_channels(const TapRows<T>& rows, std::int64_t o, std::int64_t c,
+                                     int last, T divisor) const {
     const std::int64_t first = rows.first + pass.width.first[o];
     Reduction<T, kVectors> reduction;
     reduce<kVectors>(pass, rows, pass.width.taps[o], pass.x + first * pass.x_pixel_stride + c,
                      reduction, LoadChannels<T, kVectors>{last});
-    const std::int64_t pixel = row * pass.width.output + o;
+    const std::int64_t pixel = rows.output + o;
     CONVOLITH_UNROLL(4)
     for (int v = 0; v < kVectors; ++v) {
       const int count = v < kVectors - 1 ? kLanes<T> : last;
@@ -335,24 +388,22 @@ struct PoolChannels {
         // A window without taps has index 0.
         const bool empty = rows.depth == 0 || rows.height == 0 || pass.width.taps[o] == 0;
         store_indices<T>(pass.indices + pixel * pass.indices_pixel_stride + at, 1,
-                         empty ? 0 : first, 0, reduction.index[v], count);
+                         empty ? 0 : first, 0, reduction.index(v), count);
       }
     }
   }
 
-  void run_row(std::int64_t row) const {
+  void run_row(const TapRows<T>& rows) const {
     constexpr int kWide = 4;
-    const TapRows<T> rows(pass, row);
     for (std::int64_t o = 0; o < pass.width.output; ++o) {
-      const T divisor =
-          divides(pass) ? row_divisor(pass, row) * pass.width_divisor[o] : T(1);
+      const T divisor = divides(pass) ? rows.divisor * pass.width_divisor[o] : T(1);
       std::int64_t c = 0;
       for (; c + kWide * kLanes<T> <= pass.channels; c += kWide * kLanes<T>) {
-        run_channels<kWide>(rows, row, o, c, kLanes<T>, divisor);
+        run_channels<kWide>(rows, o, c, kLanes<T>, divisor);
       }
       for (; c < pass.channels; c += kLanes<T>) {
         const std::int64_t left = pass.channels - c;
-        run_channels<1>(rows, row, o, c, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>,
+        run_channels<1>(rows, o, c, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>,
                         divisor);
       }
     }
@@ -368,7 +419,7 @@ struct LoadOutputs {
   std::int64_t step;
   int count;
 
-  CONVOLITH_INLINE Vec<T> operator()(const T* p, int) const {
+  CONVOLITH_INLINE Vec<T> operator()(const T* p, std::int64_t, int) const {
     if constexpr (kStep == LaneStep::none) {
       return broadcast<T>(*p);
     } else if constexpr (kStep == LaneStep::one) {
@@ -381,25 +432,85 @@ struct LoadOutputs {
   }
 };
 
+/// The same where outputs may reach beyond the row: lanes whose tap does read `nothing`.
+template <class T, LaneStep kStep>
+struct LoadPadded {
+  std::int64_t column;  ///< of lane 0 at tap 0
+  std::int64_t width;   ///< columns of the row
+  int count;
+  Vec<T> nothing;
+
+  CONVOLITH_INLINE Vec<T> operator()(const T* p, std::int64_t t, int) const {
+    constexpr int kApart = kStep == LaneStep::two ? 2 : 1;
+    // 0 <= column + t + lane * kApart < width
+    const std::int64_t first = column + t;
+    const std::int64_t last = width - first + kApart - 1;
+    const int begin = first < 0 ? clamped((kApart - 1 - first) / kApart) : 0;
+    const int end = last <= 0 ? 0 : clamped(last / kApart);
+    if (begin >= end) return nothing;
+    if constexpr (kApart == 1) {
+      return load_between<T>(p, begin, end, nothing);
+    } else {
+      constexpr int kBehind = kLanes<T> - 1;
+      const int from = 2 * begin;
+      const int to = 2 * end - 1;
+      const Vec<T> a = from < kLanes<T> ? load_between<T>(p, from, to < kLanes<T> ? to : kLanes<T>,
+                                                          nothing)
+                                        : nothing;
+      const Vec<T> b = to > kBehind ? load_between<T>(p + kBehind,
+                                                      from > kBehind ? from - kBehind : 0,
+                                                      to - kBehind, nothing)
+                                    : nothing;
+      return every_other<T>(a, b);
+    }
+  }
+
+ private:
+  CONVOLITH_INLINE int clamped(std::int64_t lanes) const {
+    return lanes < count ? static_cast<int>(lanes) : count;
+  }
+};
+
+/// Distances of the first taps in bounds from columns `column`, `column + apart`, ...
+template <class T>
+CONVOLITH_INLINE Mask<T> first_in_bounds(std::int64_t column, std::int64_t apart) {
+  alignas(kVectorBytes) Lane<T> lanes[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) {
+    const std::int64_t at = column + i * apart;
+    lanes[i] = static_cast<Lane<T>>(at < 0 ? -at : 0);
+  }
+  return *reinterpret_cast<const Mask<T>*>(lanes);
+}
+
 template <class T, template <class, int> class Reduction, bool kIndexed>
 struct PoolColumns {
   const PoolPass<T>& pass;
 
   /// Outputs j to j + count of a run, at most a vector of them.
   template <LaneStep kStep>
-  CONVOLITH_INLINE void run_lanes(const TapRows<T>& rows, std::int64_t row, const PoolRun& run,
-                                  std::int64_t j, int count, T divisor) const {
+  CONVOLITH_INLINE void run_lanes(const TapRows<T>& rows, const PoolRun& run, std::int64_t j,
+                                  int count) const {
     const std::int64_t first = rows.first + run.input + j * run.input_step;
+    const std::int64_t start = run.input + j * run.input_step;
     Reduction<T, 1> reduction;
-    const std::int64_t step = run.input_step;
-    reduce<1>(pass, rows, run.taps, pass.x + first, reduction, LoadOutputs<T, kStep>{step, count});
+    if (run.padded &&
+        (start < 0 || start + (count - 1) * run.input_step + run.taps > pass.width.input)) {
+      if constexpr (kStep == LaneStep::one || kStep == LaneStep::two) {
+        if constexpr (kIndexed) reduction.start(first_in_bounds<T>(start, run.input_step));
+        reduce<1>(pass, rows, run.taps, pass.x + first, reduction,
+                  LoadPadded<T, kStep>{start, pass.width.input, count, reduction.nothing()});
+      }
+    } else {
+      reduce<1>(pass, rows, run.taps, pass.x + first, reduction,
+                LoadOutputs<T, kStep>{run.input_step, count});
+    }
     const std::int64_t column = run.output + j * run.output_step;
-    const std::int64_t pixel = row * pass.width.output + column;
+    const std::int64_t pixel = rows.output + column;
     Vec<T> value = reduction.result(0);
     if constexpr (Reduction<T, 1>::kIsSum) {
       if (divides(pass)) {
         const T* divisors = pass.width_divisor + column;
-        value = value / (broadcast<T>(divisor) *
+        value = value / (broadcast<T>(rows.divisor) *
                          (run.output_step == 1 ? load_upto(divisors, count)
                                                : load_strided(divisors, run.output_step, count)));
       }
@@ -417,31 +528,29 @@ struct PoolColumns {
       const bool empty = rows.depth == 0 || rows.height == 0 || run.taps == 0;
       store_indices<T>(pass.indices + pixel * pass.indices_pixel_stride,
                        run.output_step * pass.indices_pixel_stride, empty ? 0 : first,
-                       empty ? 0 : step, reduction.index[0], count);
+                       empty ? 0 : run.input_step, reduction.index(0), count);
     }
   }
 
   template <LaneStep kStep>
-  CONVOLITH_INLINE void run_outputs(const TapRows<T>& rows, std::int64_t row, const PoolRun& run,
-                                    T divisor) const {
+  CONVOLITH_INLINE void run_outputs(const TapRows<T>& rows, const PoolRun& run) const {
     if (run.count < kLanes<T>) {
-      run_lanes<kStep>(rows, row, run, 0, static_cast<int>(run.count), divisor);
+      run_lanes<kStep>(rows, run, 0, static_cast<int>(run.count));
       return;
     }
     for (std::int64_t j = 0; j < run.count; j += kLanes<T>) {
       // The last vector overlaps the one before.
       const std::int64_t begin = j + kLanes<T> <= run.count ? j : run.count - kLanes<T>;
-      run_lanes<kStep>(rows, row, run, begin, kLanes<T>, divisor);
+      run_lanes<kStep>(rows, run, begin, kLanes<T>);
     }
   }
 
   /// One output after the other: lanes are taps, if anything.
-  CONVOLITH_INLINE void run_windows(const TapRows<T>& rows, std::int64_t row, const PoolRun& run,
-                                    T divisor) const {
+  CONVOLITH_INLINE void run_windows(const TapRows<T>& rows, const PoolRun& run) const {
     for (std::int64_t j = 0; j < run.count; ++j) {
       const std::int64_t first = run.input + j * run.input_step;
       const std::int64_t column = run.output + j * run.output_step;
-      const std::int64_t pixel = row * pass.width.output + column;
+      const std::int64_t pixel = rows.output + column;
       T value;
       if constexpr (kIndexed) {
         const auto greatest = greatest_of_window(pass, rows, first, run.taps);
@@ -450,8 +559,8 @@ struct PoolColumns {
         pass.indices[pixel * pass.indices_pixel_stride] =
             empty ? 0 : rows.first + first + greatest.index;
       } else if constexpr (Reduction<T, 1>::kIsSum) {
-        value = sum_of_window<T, Reduction<T, 1>>(pass, rows, first, run.taps);
-        if (divides(pass)) value /= divisor * pass.width_divisor[column];
+        value = sum_of_window<Reduction<T, 1>::kBlock != 0>(pass, rows, first, run.taps);
+        if (divides(pass)) value /= rows.divisor * pass.width_divisor[column];
       } else {
         value = greatest_of_window(pass, rows, first, run.taps).value;
       }
@@ -459,23 +568,21 @@ struct PoolColumns {
     }
   }
 
-  void run_row(std::int64_t row) const {
+  void run_row(const TapRows<T>& rows) const {
     constexpr std::int64_t kFew = 4;
-    const TapRows<T> rows(pass, row);
-    const T divisor = row_divisor(pass, row);
     for (std::int64_t r = 0; r < pass.run_count; ++r) {
       const PoolRun& run = pass.runs[r];
       const bool far_apart = run.input_step > 2 && run.taps >= kLanes<T> && pass.width.step == 1;
-      if (run.count < kFew || far_apart) {
-        run_windows(rows, row, run, divisor);
+      if (!run.padded && (run.count < kFew || far_apart)) {
+        run_windows(rows, run);
       } else if (run.input_step == 0) {
-        run_outputs<LaneStep::none>(rows, row, run, divisor);
+        run_outputs<LaneStep::none>(rows, run);
       } else if (run.input_step == 1) {
-        run_outputs<LaneStep::one>(rows, row, run, divisor);
+        run_outputs<LaneStep::one>(rows, run);
       } else if (run.input_step == 2) {
-        run_outputs<LaneStep::two>(rows, row, run, divisor);
+        run_outputs<LaneStep::two>(rows, run);
       } else {
-        run_outputs<LaneStep::any>(rows, row, run, divisor);
+        run_outputs<LaneStep::any>(rows, run);
       }
     }
   }
@@ -483,12 +590,27 @@ struct PoolColumns {
 
 template <class T, template <class, int> class Reduction, bool kIndexed>
 void pool_rows(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t row = begin; row < end; ++row) {
-    if (pass.lanes_are_channels) {
-      PoolChannels<T, Reduction, kIndexed>{pass}.run_row(row);
-    } else {
-      PoolColumns<T, Reduction, kIndexed>{pass}.run_row(row);
+  const std::int64_t first_d = begin / pass.height.output;
+  const std::int64_t first_h = begin % pass.height.output;
+  PoolPass<T> map = pass;
+  for (std::int64_t c = 0; c < (pass.lanes_are_channels ? 1 : pass.channels); ++c) {
+    std::int64_t d = first_d;
+    std::int64_t h = first_h;
+    for (std::int64_t row = begin; row < end; ++row) {
+      const TapRows<T> rows(map, d, h);
+      if (pass.lanes_are_channels) {
+        PoolChannels<T, Reduction, kIndexed>{map}.run_row(rows);
+      } else {
+        PoolColumns<T, Reduction, kIndexed>{map}.run_row(rows);
+      }
+      if (++h == pass.height.output) {
+        h = 0;
+        ++d;
+      }
     }
+    map.x += pass.x_channel_stride;
+    if (map.y != nullptr) map.y += pass.y_channel_stride;
+    if (map.indices != nullptr) map.indices += pass.indices_channel_stride;
   }
 }
 
@@ -501,9 +623,28 @@ void pool_max(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
   }
 }
 
+/// Sums of maps that are one short window each, row by row.
+template <class T>
+void sum_maps(const PoolPass<T>& pass) {
+  const TapRows<T> rows(pass, 0, 0);
+  const std::int64_t taps = pass.width.taps[0];
+  const T divisor = divides(pass) ? rows.divisor * pass.width_divisor[0] : T(1);
+  PoolPass<T> map = pass;
+  for (std::int64_t c = 0; c < pass.channels; ++c) {
+    pass.y[c * pass.y_channel_stride] =
+        sum_of_window<false>(map, rows, pass.width.first[0], taps) / divisor;
+    map.x += pass.x_channel_stride;
+  }
+}
+
 template <class T>
 void pool_sum(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
-  if (pass.depth.most_taps * pass.height.most_taps * pass.width.most_taps < 2 * kSumBlock) {
+  const std::int64_t outputs = pass.depth.output * pass.height.output * pass.width.output;
+  const std::int64_t most_taps =
+      pass.depth.most_taps * pass.height.most_taps * pass.width.most_taps;
+  if (outputs == 1 && most_taps < 2 * kSumBlock && !pass.lanes_are_channels) {
+    sum_maps(pass);
+  } else if (most_taps < 2 * kSumBlock) {
     pool_rows<T, Sum, false>(pass, begin, end);
   } else {
     pool_rows<T, LongSum, false>(pass, begin, end);

@@ -1,0 +1,213 @@
+"""Problems for the tests: their arrays, what the reference makes of them, and a check of every
+algorithm, ISA and number of threads against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import convolith as cl
+from convolith import _core, reference
+
+Array = npt.NDArray[Any]
+
+CONV = {1: cl.conv1d, 2: cl.conv2d, 3: cl.conv3d}
+CONV_TRANSPOSE = {1: cl.conv_transpose1d, 2: cl.conv_transpose2d, 3: cl.conv_transpose3d}
+REFERENCE_CONV = {1: reference.conv1d, 2: reference.conv2d, 3: reference.conv3d}
+REFERENCE_CONV_TRANSPOSE = {
+    1: reference.conv_transpose1d,
+    2: reference.conv_transpose2d,
+    3: reference.conv_transpose3d,
+}
+
+DIRECTIONS = ("forward", "backward_input", "backward_weight")
+LAYOUTS = ("channels_first", "channels_last")
+DTYPES = ("float32", "float64")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+ALGORITHMS = tuple(record["name"] for record in cl.algorithms((1, 1, 1), (1, 1, 1)))
+ISAS = tuple(cl.show_config(mode="dicts")["isas_available"])
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The arrays of a problem, in the order that Plan.execute takes them."""
+
+    first: Array
+    second: Array
+    bias: Array | None = None
+    residual: Array | None = None
+
+    def each(self) -> Iterator[Array]:
+        for array in (self.first, self.second, self.bias, self.residual):
+            if array is not None:
+                yield array
+
+    def absolute(self) -> Operands:
+        return Operands(*(None if a is None else np.abs(a) for a in self.as_tuple()))
+
+    def as_tuple(self) -> tuple[Array | None, ...]:
+        return (self.first, self.second, self.bias, self.residual)
+
+
+def parse(text: str, **changes: Any) -> _core.ConvProblem:
+    return _core.ConvProblem.parse(text).replace(**changes)
+
+
+def shapes(p: _core.ConvProblem) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Of the two operands and the result."""
+    return {
+        "forward": (p.x_shape, p.weight_shape, p.y_shape),
+        "backward_input": (p.y_shape, p.weight_shape, p.x_shape),
+        "backward_weight": (p.y_shape, p.x_shape, p.weight_shape),
+    }[p.direction]
+
+
+def operands(p: _core.ConvProblem, rng: np.random.Generator, integers: bool = True) -> Operands:
+    """Small integers, or normal numbers.
+
+    Products of the integers are at most 16 and sums of them exact in float32 up to a million
+    terms, in whichever order they are added.
+    """
+
+    def draw(shape: Sequence[int]) -> Array:
+        values = rng.integers(-4, 5, shape) if integers else rng.standard_normal(shape)
+        return np.asarray(values).astype(p.dtype)
+
+    first, second, result = shapes(p)
+    channels = p.out_channels if p.direction == "forward" else p.in_channels
+    return Operands(
+        draw(first),
+        draw(second),
+        draw((channels,)) if p.bias else None,
+        draw(result) if p.residual else None,
+    )
+
+
+def move_channels(a: Array, source: str, target: str) -> Array:
+    """A batch of feature maps of one data format, in another."""
+    if source == target:
+        return a
+    first, last = (1, -1) if source == "channels_first" else (-1, 1)
+    return np.ascontiguousarray(np.moveaxis(a, first, last))
+
+
+def convert(p: _core.ConvProblem, a: Operands, data_format: str, dtype: str) -> Operands:
+    """The same numbers for another layout and dtype of the problem."""
+
+    def maps(array: Array) -> Array:
+        return move_channels(array, p.data_format, data_format).astype(dtype)
+
+    second = a.second.astype(dtype) if p.direction != "backward_weight" else maps(a.second)
+    return Operands(
+        maps(a.first),
+        second,
+        None if a.bias is None else a.bias.astype(dtype),
+        None if a.residual is None else maps(a.residual),
+    )
+
+
+def expected(p: _core.ConvProblem, a: Operands) -> Array:
+    """What the float64 reference makes of the problem.
+
+    Backward-input is the transposed convolution, which has an epilogue. A problem may leave the
+    last windows out, and then it is a transposed convolution or the gradient of one.
+    """
+    window: dict[str, Any] = {
+        "stride": p.stride,
+        "padding": p.padding,
+        "dilation": p.dilation,
+        "groups": p.groups,
+        "data_format": p.data_format,
+        "padding_mode": p.padding_mode,
+    }
+    epilogue: dict[str, Any] = {"bias": a.bias, "residual": a.residual}
+    if p.activation != "none":
+        leaky = p.activation == "leaky_relu"
+        epilogue["activation"] = ("leaky_relu", p.slope) if leaky else p.activation
+    if p.direction == "backward_weight":
+        return reference.conv_transpose_backward_weight(a.second, a.first, p.weight_shape, **window)
+    if p.direction == "backward_input":
+        return REFERENCE_CONV_TRANSPOSE[p.rank](
+            a.first, a.second, output_size=p.input, **window, **epilogue
+        )
+    if " o" in str(p):
+        return reference.conv_transpose_backward_input(a.first, a.second, p.y_shape, **window)
+    return REFERENCE_CONV[p.rank](a.first, a.second, **window, **epilogue)
+
+
+def sums_of_magnitudes(p: _core.ConvProblem, a: Operands) -> Array:
+    """conv(|x|, |w|) + |bias| + |residual|: what componentwise error bounds are relative to."""
+    without = parse(" ".join(w for w in str(p).split() if w != p.activation and "slope=" not in w))
+    return expected(without, a.absolute())
+
+
+def is_transform(p: _core.ConvProblem, name: str) -> bool:
+    """Whether the algorithm may mix outputs, so that integer data need not be exact."""
+    strict = {r["name"]: r["supported"] for r in _core.algorithms(p, numerics="strict")}
+    return not strict[name]
+
+
+def describe(p: _core.ConvProblem, plan: _core.Plan) -> str:
+    return f"{p}: {plan.algorithm}, {plan.isa}, {plan.threads} threads"
+
+
+def run(plan: _core.Plan, a: Operands) -> Array:
+    """The plan's result, written over NaN; the operands must stay as they are."""
+    before = [array.copy() for array in a.each()]
+    poisoned = np.full(shapes(plan.problem)[2], np.nan, plan.problem.dtype)
+    out = plan.execute(a.first, a.second, a.bias, a.residual, poisoned)
+    assert out is poisoned
+    for array, copy in zip(a.each(), before, strict=True):
+        assert array.tobytes() == copy.tobytes(), f"{describe(plan.problem, plan)}: input changed"
+    return poisoned
+
+
+def mismatch(computed: Array, exact: Array) -> str:
+    where = np.argwhere(~(computed == exact))
+    at = tuple(int(i) for i in where[0])
+    return f"{len(where)} of {exact.size} wrong, first {at}: {computed[at]}, not {exact[at]}"
+
+
+def check_problem(p: _core.ConvProblem, a: Operands, exact: Array, turn: int | None = None) -> None:
+    """Runs every algorithm, ISA and 1 and 2 threads on integer data.
+
+    With a `turn`, two threads run on one ISA alone, a different one each turn.
+    """
+    target = exact.astype(p.dtype)
+    records = [record for record in _core.algorithms(p) if record["supported"]]
+    assert records, f"{p}: no algorithm"
+    for record in records:
+        name = record["name"]
+        for number, isa in enumerate(ISAS):
+            plan = _core.Plan(p, name, threads=1, isa=isa)
+            assert (plan.algorithm, plan.isa, plan.threads) == (name, isa, 1)
+            alone = run(plan, a)
+            if not np.array_equal(alone, target):
+                assert is_transform(p, name), f"{describe(p, plan)}: {mismatch(alone, target)}"
+                bound = record["tolerance"]["componentwise"] * sums_of_magnitudes(p, a)
+                assert np.all(np.abs(alone - exact) <= bound), describe(p, plan)
+            if turn is None or turn % len(ISAS) == number:
+                pair = _core.Plan(p, name, threads=2, isa=isa)
+                assert run(pair, a).tobytes() == alone.tobytes(), f"{describe(p, pair)}: other bits"
+
+
+def check_everywhere(p: _core.ConvProblem, seed: int, turn: int | None = None) -> bool:
+    """check_problem in both layouts and dtypes; the reference answers once.
+
+    Returns whether the answer has a number other than 0: one that has none proves little.
+    """
+    p = p.replace(data_format="channels_first", dtype="float64")
+    a = operands(p, np.random.default_rng(seed))
+    exact = expected(p, a)
+    for data_format in LAYOUTS:
+        maps = p.direction != "backward_weight"
+        answer = move_channels(exact, "channels_first", data_format) if maps else exact
+        for dtype in DTYPES:
+            variant = p.replace(data_format=data_format, dtype=dtype)
+            check_problem(variant, convert(p, a, data_format, dtype), answer, turn)
+    return bool(np.any(exact))

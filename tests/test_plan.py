@@ -1,0 +1,464 @@
+"""Plans, the registry, threads and ISAs: what is chosen, what is said about it, and that one plan
+serves many threads and a forked child."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import ALGORITHMS, DIRECTIONS, DTYPES, ISAS, LAYOUTS, Array, operands, parse, run
+
+import convolith as cl
+from convolith import _core
+
+CONFIG = cl.show_config(mode="dicts")
+X_SHAPE, WEIGHT_SHAPE = (2, 8, 12, 11), (16, 4, 3, 3)
+WINDOW: dict[str, Any] = {"stride": 2, "padding": 1, "groups": 2}
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# ---- plan_conv -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> None:
+    x = random(*X_SHAPE) if layout == "channels_first" else random(2, 12, 11, 8)
+    w, bias = random(*WEIGHT_SHAPE, seed=1), random(16, seed=2)
+    options = {**WINDOW, "data_format": layout, "activation": "tanh", "algorithm": algorithm}
+    y = cl.conv2d(x, w, bias, **options)
+    plan = cl.plan_conv(x.shape, w, bias, **options)
+    np.testing.assert_array_equal(plan(x), y)
+    np.testing.assert_array_equal(plan(x), y)
+    out = np.full_like(y, np.nan)
+    assert plan(x, out) is out
+    np.testing.assert_array_equal(out, y)
+    residual = random(*y.shape, seed=3)
+    plan = cl.plan_conv(x.shape, w, bias, residual=True, **options)
+    added = cl.conv2d(x, w, bias, residual=residual, **options)
+    np.testing.assert_array_equal(plan(x, residual=residual), added)
+
+
+def test_a_plan_keeps_its_own_weights_and_bias() -> None:
+    x, w, bias = random(*X_SHAPE), random(*WEIGHT_SHAPE, seed=1), random(16, seed=2)
+    y = cl.conv2d(x, w, bias, **WINDOW)
+    plan = cl.plan_conv(x.shape, w, bias, **WINDOW)
+    w[...], bias[...] = np.nan, np.nan
+    del w, bias
+    np.testing.assert_array_equal(plan(x), y)
+
+
+def test_a_plan_serves_one_sample_without_a_batch_axis() -> None:
+    x, w = random(*X_SHAPE), random(*WEIGHT_SHAPE, seed=1)
+    for shape in (X_SHAPE[1:], (1, *X_SHAPE[1:])):
+        y = cl.plan_conv(shape, w, **WINDOW)(x[0].reshape(shape))
+        assert y.ndim == len(shape)
+        np.testing.assert_array_equal(y.reshape(16, 6, 6), cl.conv2d(x[0], w, **WINDOW))
+
+
+def test_what_a_plan_tells() -> None:
+    w = random(*WEIGHT_SHAPE)
+    for name in ALGORITHMS:
+        plan = cl.plan_conv(X_SHAPE, w, algorithm=name, threads=2, **WINDOW)
+        record = next(
+            r for r in cl.algorithms(X_SHAPE, WEIGHT_SHAPE, **WINDOW) if r["name"] == name
+        )
+        assert plan.algorithm == name
+        assert plan.isa == CONFIG["isa"]
+        assert plan.threads == 2
+        # 2 samples, 16 channels, 6 x 6 pixels, of 4 channels under 3 x 3 taps each
+        assert plan.flops == 2 * (2 * 16 * 6 * 6) * (4 * 3 * 3)
+        assert plan.packed_bytes == record["packed_bytes"]
+        assert str(plan.problem) == "conv2d n2 c8 i12x11 k16 f3x3 s2 p1 g2"
+        for word in (name, plan.isa, str(plan.problem), "2 threads"):
+            assert word in repr(plan)
+
+
+def test_explain() -> None:
+    w = random(*WEIGHT_SHAPE)
+    text = cl.plan_conv(X_SHAPE, w, threads=1, **WINDOW).explain()
+    for word in ("conv2d n2 c8", CONFIG["isa"], "1 thread,", "numerics fast", "'auto'"):
+        assert word in text
+    lines = {line[2:].split(":")[0]: line for line in text.splitlines() if line[0] in "* "}
+    assert list(lines) == list(ALGORITHMS)
+    chosen = [name for name, line in lines.items() if line.startswith("*")]
+    assert chosen == [cl.plan_conv(X_SHAPE, w, **WINDOW).algorithm]
+    for line in lines.values():
+        assert "predicted" in line or "refused" in line
+    forced = cl.plan_conv(X_SHAPE, w, algorithm=ALGORITHMS[-1], **WINDOW).explain()
+    assert f"\n* {ALGORITHMS[-1]}: " in forced
+
+
+# ---- the registry --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_records(dtype: str, direction: str) -> None:
+    options = {**WINDOW, "dtype": dtype, "direction": direction}
+    records = cl.algorithms(X_SHAPE, WEIGHT_SHAPE, **options)
+    assert len({r["name"] for r in records}) == len(records)
+    assert records == cl.algorithms(X_SHAPE, WEIGHT_SHAPE, **options)
+    for record in records:
+        assert record["name"].isidentifier()
+        assert record["summary"]
+        if record["supported"]:
+            assert record["reason"] == ""
+            assert record["workspace_bytes"] >= 0
+            assert record["packed_bytes"] >= 0
+            assert (record["packed_bytes"] == 0) or direction != "backward_weight"
+            assert 0 < record["cost_seconds"] < 1
+            assert 0 < record["tolerance"]["componentwise"] < 1e-3
+        else:
+            assert record["reason"]
+
+
+def test_im2col_reports_the_matrix_that_it_materialises() -> None:
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        records = {
+            r["name"]: r
+            for r in cl.algorithms((1, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype=dtype)
+        }
+        matrix = 64 * 9 * 56 * 56 * size
+        assert records["im2col_gemm"]["workspace_bytes"] >= matrix
+        assert records["direct"]["workspace_bytes"] < matrix / 10
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_automatic_choice_is_the_cheapest(direction: str) -> None:
+    for text in ("conv2d c64 i14x14 k64 f3 p1", "conv1d c1 i99 k1 f3", "conv2d c99 i7 k99 f3 g99"):
+        p = parse(f"{text} {direction}".replace("i7 ", "i7x7 "))
+        supported = [r for r in _core.algorithms(p) if r["supported"]]
+        cheapest = min(supported, key=lambda r: r["cost_seconds"])["name"]
+        assert _core.Plan(p).algorithm == cheapest
+
+
+def test_the_automatic_choice_does_not_look_at_the_threads() -> None:
+    for layout in LAYOUTS:
+        for c in (1, 3, 16, 64, 256):
+            for size in (4, 14, 56):
+                p = parse(f"conv2d c{c} i{size}x{size} k{c} f3 p1 {layout}")
+                assert len({_core.Plan(p, threads=n).algorithm for n in (1, 2, 8, 64)}) == 1
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_workspace_limit(direction: str) -> None:
+    """Honoured by choosing another algorithm; refused ones say why."""
+    p = parse(f"conv2d c16 i20x20 k16 f3 p1 {direction}")
+    sizes = {r["name"]: r["workspace_bytes"] for r in _core.algorithms(p, threads=1)}
+    least, most = min(sizes.values()), max(sizes.values())
+    assert least < most
+    for limit in (least, most - 1, most):
+        plan = _core.Plan(p, threads=1, workspace_limit=limit)
+        assert plan.workspace_bytes <= limit
+        for record in _core.algorithms(p, threads=1, workspace_limit=limit):
+            assert record["supported"] == (sizes[record["name"]] <= limit)
+            assert record["supported"] or f"limit of {limit}" in record["reason"]
+    name = max(sizes, key=lambda name: sizes[name])
+    with pytest.raises(cl.UnsupportedError, match=f"limit of {most - 1}"):
+        _core.Plan(p, name, threads=1, workspace_limit=most - 1)
+    explained = _core.Plan(p, threads=1, workspace_limit=least).explain()
+    assert f"{name}: refused, workspace of {most} bytes is over the limit of {least}" in explained
+
+
+def test_workspace_limit_of_plan_conv() -> None:
+    x, w = random(1, 16, 20, 20), random(16, 16, 3, 3)
+    sizes = [r["workspace_bytes"] for r in cl.algorithms(x.shape, w.shape)]
+    plan = cl.plan_conv(x.shape, w, workspace_limit=min(sizes))
+    assert plan.workspace_bytes <= min(sizes)
+    np.testing.assert_allclose(plan(x), cl.conv2d(x, w), rtol=1e-4, atol=1e-4)
+
+
+# ---- threads and numerics ------------------------------------------------------------------
+
+
+def used_threads() -> int:
+    return cl.plan_conv((1, 1, 4), np.ones((1, 1, 1), np.float32)).threads
+
+
+def test_threads_hold_for_the_calling_thread_alone() -> None:
+    before = cl.get_num_threads()
+    with cl.threads(3):
+        assert cl.get_num_threads() == used_threads() == 3
+        with cl.threads(1):
+            assert cl.get_num_threads() == used_threads() == 1
+        assert cl.get_num_threads() == 3
+        assert cl.show_config(mode="dicts")["threads"] == 3
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(cl.get_num_threads).result() == before
+            assert pool.submit(used_threads).result() == before
+    assert cl.get_num_threads() == used_threads() == before
+
+
+def test_set_num_threads_holds_for_the_process() -> None:
+    before = cl.get_num_threads()
+    try:
+        cl.set_num_threads(np.int64(5))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(cl.get_num_threads).result() == 5
+        with cl.threads(2):
+            assert used_threads() == 2
+            cl.set_num_threads(4)
+            assert used_threads() == 2
+        assert used_threads() == 4
+        assert cl.plan_conv((1, 1, 4), np.ones((1, 1, 1)), threads=7).threads == 7
+    finally:
+        cl.set_num_threads(before)
+
+
+def test_contexts_end_with_an_exception() -> None:
+    before = cl.get_num_threads()
+    with pytest.raises(KeyError), cl.threads(before + 1), cl.numerics("strict"):
+        raise KeyError
+    assert cl.get_num_threads() == before
+    assert "numerics fast" in cl.plan_conv((1, 1, 4), np.ones((1, 1, 1))).explain()
+
+
+def test_omp_num_threads_is_the_default() -> None:
+    done = python("import convolith; print(convolith.get_num_threads())", OMP_NUM_THREADS="3")
+    if CONFIG["openmp"] != "none":
+        assert done.stdout == "3\n", done.stderr
+
+
+def test_numerics_hold_for_the_calling_thread_alone() -> None:
+    def explained(**options: Any) -> str:
+        return cl.plan_conv((1, 1, 4), np.ones((1, 1, 1)), **options).explain()
+
+    assert "numerics fast" in explained()
+    with cl.numerics("strict"):
+        assert "numerics strict" in explained()
+        assert "numerics fast" in explained(numerics="fast")
+        with cl.numerics("fast"):
+            assert "numerics fast" in explained()
+        assert "numerics strict" in explained()
+        with ThreadPoolExecutor(1) as pool:
+            assert "numerics fast" in pool.submit(explained).result()
+    assert "numerics fast" in explained()
+    assert "numerics strict" in explained(numerics="strict")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_one_plan_in_many_threads(algorithm: str, direction: str) -> None:
+    p = parse(f"conv2d n2 c12 i13x11 k10 f3 p1 {direction}")
+    inputs = [operands(p, np.random.default_rng(seed), integers=False) for seed in range(8)]
+    plan = _core.Plan(p, algorithm, threads=2)
+    alone = [run(plan, a).tobytes() for a in inputs]
+    barrier = threading.Barrier(len(inputs))
+
+    def repeat(number: int) -> bool:
+        barrier.wait(60)
+        return all(run(plan, inputs[number]).tobytes() == alone[number] for _ in range(25))
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        assert all(pool.map(repeat, range(len(inputs))))
+
+
+def test_packed_weights_serve_many_threads() -> None:
+    w = random(*WEIGHT_SHAPE)
+    plans = [cl.plan_conv(X_SHAPE, w, algorithm=name, **WINDOW) for name in ALGORITHMS]
+    inputs = [random(*X_SHAPE, seed=seed) for seed in range(6)]
+    for plan in plans:
+        alone = [plan(x) for x in inputs]
+        with ThreadPoolExecutor(6) as pool:
+            for _ in range(10):
+                for y, expected in zip(pool.map(plan, inputs), alone, strict=True):
+                    np.testing.assert_array_equal(y, expected)
+
+
+def test_the_interpreter_runs_on_during_a_convolution() -> None:
+    """With a long switch interval, no other Python thread gets a turn unless a call lets go."""
+    plan = _core.Plan(parse("conv2d c64 i64x64 k64 f5"), threads=1)
+    a = operands(plan.problem, np.random.default_rng(0))
+    ticks, finished, seen = [0], threading.Event(), []
+
+    def work() -> None:
+        before = ticks[0]
+        plan.execute(a.first, a.second)
+        seen.append(ticks[0] - before)
+        finished.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not finished.is_set():
+            ticks[0] += 1
+            time.sleep(1e-4)
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen[0] > 0
+
+
+def test_a_forked_child_answers() -> None:
+    """OpenMP's threads do not survive a fork, and waiting for them would last for ever."""
+    done = python(
+        """
+        import os
+        import warnings
+        import numpy as np
+        import convolith as cl
+
+        x, w = np.ones((2, 8, 20, 20), np.float32), np.ones((8, 8, 3, 3), np.float32)
+        cl.set_num_threads(2)
+        plans = [cl.plan_conv(x.shape, w, algorithm=record["name"], threads=2)
+                 for record in cl.algorithms(x.shape, w.shape)]
+        expected = [plan(x) for plan in plans]
+        warnings.simplefilter("ignore")
+        child = os.fork()
+        if child == 0:
+            same = all(np.array_equal(plan(x), y) for plan, y in zip(plans, expected))
+            fresh = cl.conv_backward_weight(expected[0], x, w.shape)
+            os._exit(0 if same and fresh.shape == w.shape else 1)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status))
+        print(all(np.array_equal(plan(x), y) for plan, y in zip(plans, expected)))
+        """
+    )
+    assert done.stdout == "0\nTrue\n", done.stderr
+
+
+def test_multiprocessing_by_fork() -> None:
+    done = python(
+        """
+        import multiprocessing
+        import warnings
+        import numpy as np
+        import convolith as cl
+
+        def work(seed):
+            x = np.random.default_rng(seed).standard_normal((2, 4, 9, 9))
+            return cl.conv2d(x, np.ones((3, 4, 3, 3)))
+
+        if __name__ == "__main__":
+            warnings.simplefilter("ignore")
+            here = [work(seed) for seed in range(6)]
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                there = pool.map(work, range(6))
+            print(all(np.array_equal(a, b) for a, b in zip(here, there)))
+        """
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_kernels_need_little_stack() -> None:
+    """OpenMP's own threads run kernels and nothing else: 64 KiB of stack must do."""
+    done = python(
+        """
+        import numpy as np
+        import convolith as cl
+        from convolith import _core
+
+        for isa in cl.show_config(mode="dicts")["isas_available"]:
+            for text in ("conv2d c33 i20x21 k65 f3x3 p1", "conv3d c8 i7x7x7 k8 f3x3x3 g8"):
+                for words in ("float32", "float64 channels_last", "backward_input",
+                              "backward_input channels_last", "backward_weight",
+                              "backward_weight float64 channels_last"):
+                    p = _core.ConvProblem.parse(f"{text} {words}")
+                    x, w, y = (np.ones(s, p.dtype) for s in (p.x_shape, p.weight_shape, p.y_shape))
+                    a, b = {"forward": (x, w), "backward_input": (y, w)}.get(p.direction, (y, x))
+                    for record in _core.algorithms(p):
+                        _core.Plan(p, record["name"], threads=2, isa=isa).execute(a, b)
+        print("done")
+        """,
+        OMP_STACKSIZE="64K",
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
+# ---- ISAs ----------------------------------------------------------------------------------
+
+
+def test_isas() -> None:
+    assert set(ISAS) <= set(CONFIG["isas_compiled"])
+    assert CONFIG["isas_compiled"][0] == ISAS[0] == "baseline"
+    if "CONVOLITH_ISA" not in os.environ:
+        assert CONFIG["isa"] == ISAS[-1]
+
+
+SHOW_ISA = """
+import numpy as np
+import convolith as cl
+plan = cl.plan_conv((1, 3, 20, 20), np.ones((40, 3, 3, 3), np.float32))
+config = cl.show_config(mode="dicts")
+print(config["isa"], config["vector_bytes"], plan.isa)
+x = np.random.default_rng(0).standard_normal((1, 3, 20, 20)).astype(np.float32)
+print(plan(x).tobytes().hex()[:64])
+"""
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_forced_isa_runs(isa: str) -> None:
+    done = python(SHOW_ISA, CONVOLITH_ISA=isa)
+    assert done.returncode == 0, done.stderr
+    name, vector_bytes, of_plan = done.stdout.split()[:3]
+    assert (name, of_plan) == (isa, isa)
+    widths = {"baseline": 16, "avx2": 32, "avx512": 64}
+    assert int(vector_bytes) == widths[isa]
+
+
+@pytest.mark.skipif(len(ISAS) < 2, reason="one ISA here")
+def test_isas_are_different_code() -> None:
+    """Baseline has no fused multiply-add, so its sums round differently from the best ISA's."""
+    p = parse("conv2d c40 i9x9 k8 f3")
+    a = operands(p, np.random.default_rng(0), integers=False)
+    results = {isa: run(_core.Plan(p, isa=isa), a).tobytes() for isa in ISAS}
+    assert results[ISAS[0]] != results[ISAS[-1]]
+
+
+@pytest.mark.parametrize("isa", ["mmx", "", "AVX2", "baseline "])
+def test_a_nonsense_isa_fails_the_import(isa: str) -> None:
+    done = python("import convolith", CONVOLITH_ISA=isa)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    message = done.stderr.strip().splitlines()[-1]
+    assert f"CONVOLITH_ISA: ISA '{isa}' is unknown; available here: {', '.join(ISAS)}" in message
+
+
+def test_an_absent_isa_fails_the_import() -> None:
+    absent = [isa for isa in CONFIG["isas_compiled"] if isa not in ISAS]
+    if not absent:
+        pytest.skip("this machine has every ISA that was compiled in")
+    for isa in absent:
+        done = python("import convolith", CONVOLITH_ISA=isa)
+        assert done.returncode == 1
+        message = done.stderr.strip().splitlines()[-1]
+        assert f"CONVOLITH_ISA: ISA '{isa}' is not one that this CPU has" in message
+
+
+# ---- configuration -------------------------------------------------------------------------
+
+
+def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
+    config = cl.show_config(mode="dicts")
+    assert config["version"] == cl.__version__
+    for key in ("compiler", "isas_compiled", "isas_available", "isa", "threads", "openmp", "cuda"):
+        assert config[key] not in (None, "", [])
+    assert cl.show_config() is None
+    printed = capsys.readouterr().out
+    for word in (cl.__version__, config["compiler"], ", ".join(config["isas_compiled"])):
+        assert word in printed
