@@ -122,7 +122,6 @@ def make_transposed(
     activation: str,
     slope: float,
 ) -> ConvProblem: ...
-
 def convolve(
     problem: ConvProblem,
     algorithm: str,
@@ -185,9 +184,7 @@ def algorithms(
 def channel_sums(
     maps: _Array, nd: int, data_format: str, argument: str = "dy", threads: int = 0
 ) -> _Array: ...
-def common_dtype(
-    optional: dict[str, _Array | None] = ..., **arrays: _Array
-) -> str: ...
+def common_dtype(optional: dict[str, _Array | None] = ..., **arrays: _Array) -> str: ...
 
 # ---- pooling -----------------------------------------------------------------------------------
 

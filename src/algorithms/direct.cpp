@@ -21,6 +21,22 @@ bool is_depthwise(const ConvProblem& problem) {
   return problem.in_channels_per_group() == 1 && problem.out_channels_per_group() == 1;
 }
 
+/// A reduction cut into equal chunks of at most kMaxChain products, which are summed in registers
+/// and then folded into memory one after the other.
+struct ReductionChunks {
+  std::int64_t channels, taps;  ///< of a chunk
+  std::int64_t folds;
+
+  ReductionChunks(std::int64_t all_channels, std::int64_t all_taps) {
+    const std::int64_t channel_chunks = divide_up(all_channels, kMaxChain);
+    channels = divide_up(all_channels, channel_chunks);
+    const std::int64_t fitting = std::max<std::int64_t>(1, kMaxChain / channels);
+    const std::int64_t tap_chunks = std::max<std::int64_t>(1, divide_up(all_taps, fitting));
+    taps = std::max<std::int64_t>(1, divide_up(all_taps, tap_chunks));
+    folds = channel_chunks * tap_chunks;
+  }
+};
+
 /// Forward (sources are x) and backward-input (sources are y).
 template <class T>
 class DirectGather final : public Execution {
@@ -46,11 +62,9 @@ class DirectGather final : public Execution {
     constexpr std::int64_t kTilesPerRun = 8;
     runs_ = gather_.runs(kTilesPerRun * tile_pixels_);
 
-    // At most kMaxChain products in registers before they fold into memory, in equal chunks.
-    channel_chunk_ = divide_up(reduced_, divide_up(reduced_, kMaxChain));
-    const std::int64_t fitting = std::max<std::int64_t>(1, kMaxChain / channel_chunk_);
-    const std::int64_t chunks = std::max<std::int64_t>(1, divide_up(gather_.most_taps(), fitting));
-    tap_chunk_ = std::max<std::int64_t>(1, divide_up(gather_.most_taps(), chunks));
+    const ReductionChunks chunks(reduced_, gather_.most_taps());
+    channel_chunk_ = chunks.channels;
+    tap_chunk_ = chunks.taps;
   }
 
   std::size_t workspace_bytes() const noexcept override {
@@ -377,7 +391,18 @@ class Direct final : public Algorithm {
     return "loops over taps and channels in register tiles; no workspace to speak of";
   }
 
-  Support supports(const ConvProblem&) const override { return {}; }
+  Support supports(const ConvProblem& problem) const override {
+    if (problem.direction == Direction::backward_weight) return {};
+    const bool adjoint = problem.direction == Direction::backward_input;
+    const bool folds_back = adjoint && problem.padding_mode != PaddingMode::zeros;
+    const std::int64_t taps = folds_back ? Gather(problem, true).most_taps() : problem.taps();
+    const ReductionChunks chunks(
+        adjoint ? problem.out_channels_per_group() : problem.in_channels_per_group(), taps);
+    if (chunks.folds <= kMaxChain) return {};
+    return Support::no("sums of " + std::to_string(reduction_terms(problem)) +
+                       " products would be folded in a chain of " + std::to_string(chunks.folds) +
+                       ", above " + std::to_string(kMaxChain));
+  }
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;

@@ -17,10 +17,10 @@ CONVOLITH_INLINE Vec<T> activate(Vec<T> v, Vec<T> slope) {
     case Activation::leaky_relu: return select<T>((Mask<T>)(v < none), v * slope, v);
     case Activation::tanh: return hyperbolic_tangent<T>(v);
     case Activation::sigmoid: return logistic<T>(v);
-    case Activation::silu: return v * logistic<T>(v);
+    case Activation::silu: return sigmoid_weighted<T>(v);
     case Activation::hardswish: {
       const Vec<T> shifted = max_keeping_nan<T>(v + broadcast<T>(T(3)), none);
-      return v * min_keeping_nan<T>(shifted, six) * broadcast<T>(T(1) / T(6));
+      return v * (min_keeping_nan<T>(shifted, six) * broadcast<T>(T(1) / T(6)));
     }
   }
   return v;

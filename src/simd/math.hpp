@@ -23,12 +23,14 @@ struct ExpLimits<double> {
   static constexpr int bias = 1023, mantissa_bits = 52;
 };
 
-/// e^x with x clamped to the range of normal results; NaN stays NaN.
+/// e^x; infinity above the range of normal results, 0 below it, NaN for NaN.
 template <class T>
-CONVOLITH_INLINE Vec<T> exponential(Vec<T> x) {
+CONVOLITH_INLINE Vec<T> exponential(Vec<T> argument) {
   using L = ExpLimits<T>;
   using V = Vec<T>;
-  x = min_keeping_nan<T>(max_keeping_nan<T>(x, broadcast<T>(L::least)), broadcast<T>(L::greatest));
+  const V least = broadcast<T>(L::least);
+  const V greatest = broadcast<T>(L::greatest);
+  const V x = min_keeping_nan<T>(max_keeping_nan<T>(argument, least), greatest);
   // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 = 0.693145751953125 + 1.4286e-6
   const V shifted = x * broadcast<T>(T(1.44269504088896340736)) + broadcast<T>(L::round_magic);
   const V n = shifted - broadcast<T>(L::round_magic);
@@ -48,8 +50,11 @@ CONVOLITH_INLINE Vec<T> exponential(Vec<T> x) {
   Mask<T> power = (Mask<T>)shifted - (Mask<T>)broadcast<T>(L::round_magic);
   const Mask<T> half = power >> 1;
   const auto two_to = [](Mask<T> e) { return (V)((e + L::bias) << L::mantissa_bits); };
-  const V result = fraction * two_to(half) * two_to(power - half);
-  return select<T>((Mask<T>)(x == x), result, x);
+  V result = fraction * two_to(half) * two_to(power - half);
+  const V infinity = broadcast<T>(static_cast<T>(__builtin_inf()));
+  result = select<T>((Mask<T>)(argument > greatest), infinity, result);
+  result = select<T>((Mask<T>)(argument < least), zero<T>(), result);
+  return select<T>((Mask<T>)(argument == argument), result, argument);
 }
 
 template <class T>
@@ -77,6 +82,15 @@ template <class T>
 CONVOLITH_INLINE Vec<T> logistic(Vec<T> x) {
   const Vec<T> one = broadcast<T>(T(1));
   return one / (one + exponential<T>(-x));
+}
+
+/// x / (1 + e^-x). With h = e^(-|x| / 2) that is x h h / (1 + h h) for negative x, where h^2 alone
+/// may underflow, and x / (1 + h h) for the others.
+template <class T>
+CONVOLITH_INLINE Vec<T> sigmoid_weighted(Vec<T> x) {
+  const Vec<T> h = exponential<T>(absolute<T>(x) * broadcast<T>(T(-0.5)));
+  const Vec<T> weighted = select<T>((Mask<T>)(x < zero<T>()), x * h * h, x);
+  return weighted / (broadcast<T>(T(1)) + h * h);
 }
 
 }  // namespace

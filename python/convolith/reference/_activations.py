@@ -45,7 +45,7 @@ _TABLE: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     "sigmoid": (_sigmoid, _d_sigmoid),
     "silu": (lambda x: x * _sigmoid(x), lambda x: _sigmoid(x) + x * _d_sigmoid(x)),
-    "hardswish": (lambda x: x * np.clip(x + 3, 0, 6) / 6, _d_hardswish),
+    "hardswish": (lambda x: x * (np.clip(x + 3, 0, 6) / 6), _d_hardswish),
 }
 ACTIVATIONS = (*_TABLE, "leaky_relu")
 
