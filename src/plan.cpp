@@ -102,16 +102,19 @@ Plan::Plan(const ConvProblem& problem, const PlanOptions& options)
   for (const Algorithm* algorithm : algorithms()) {
     const bool named = options.algorithm == algorithm->name();
     known = known || named;
-    if (any || named) ranked.push_back(predict(*algorithm, problem, options, machine));
+    if (!any && !named) continue;
+    Candidate candidate = predict(*algorithm, problem, options, machine);
+    if (candidate.support.yes) ranked.push_back(std::move(candidate));
   }
-  std::stable_sort(ranked.begin(), ranked.end(), [](const Candidate& a, const Candidate& b) {
-    return a.cost_seconds < b.cost_seconds;
-  });
-  for (Candidate& candidate : ranked) {
-    if (!candidate.support.yes) continue;
-    execution_ = prepare(candidate, problem, options, machine);
-    algorithm_ = candidate.algorithm;
+  // The cheapest whose workspace is within the limit, the earlier in the registry among equals.
+  while (!ranked.empty()) {
+    const auto cheapest = std::min_element(
+        ranked.begin(), ranked.end(),
+        [](const Candidate& a, const Candidate& b) { return a.cost_seconds < b.cost_seconds; });
+    execution_ = prepare(*cheapest, problem, options, machine);
+    algorithm_ = cheapest->algorithm;
     if (execution_ != nullptr) return;
+    ranked.erase(cheapest);
   }
   throw Unsupported("algorithm '" + options.algorithm + "' " +
                     (known ? "cannot serve " : "is unknown; for ") + problem.str() + ":" +

@@ -157,6 +157,4 @@ def activation(value: object) -> tuple[str, float]:
         return value, default_slope
     if isinstance(value, tuple) and len(value) == 2 and value[0] == "leaky_relu":
         return "leaky_relu", real(value[1], "slope of leaky_relu")
-    raise TypeError(
-        f"activation is {value!r}; it must be None, a name or ('leaky_relu', slope)"
-    )
+    raise TypeError(f"activation is {value!r}; it must be None, a name or ('leaky_relu', slope)")

@@ -596,6 +596,4 @@ def algorithms(
         _arguments.choice(dtype, "dtype"),
         **options,
     )
-    return _core.algorithms(
-        problem, _config.resolve_numerics(numerics), _config.get_num_threads()
-    )
+    return _core.algorithms(problem, _config.resolve_numerics(numerics), _config.get_num_threads())

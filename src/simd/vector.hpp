@@ -187,6 +187,15 @@ CONVOLITH_INLINE Vec<T> load_strided(const T* p, std::int64_t step, int count) {
   return load<T>(lanes);
 }
 
+template <class T>
+CONVOLITH_INLINE void store_strided(T* p, std::int64_t step, Vec<T> v, int count) {
+  alignas(kVectorBytes) T lanes[kLanes<T>];
+  store<T>(lanes, v);
+  for (int i = 0; i < count; ++i) p[i * step] = lanes[i];
+}
+
+// ---- shuffles ------------------------------------------------------------------------------
+
 /// Lanes of a, then of b, by number.
 template <class T, int... kNumbers>
 CONVOLITH_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
@@ -218,32 +227,17 @@ CONVOLITH_INLINE Vec<T> load_every_other(const T* p) {
   return every_other<T>(load(p), load(p + kLanes<T> - 1));
 }
 
-template <class T>
-CONVOLITH_INLINE void store_strided(T* p, std::int64_t step, Vec<T> v, int count) {
-  alignas(kVectorBytes) T lanes[kLanes<T>];
-  store<T>(lanes, v);
-  for (int i = 0; i < count; ++i) p[i * step] = lanes[i];
-}
-
-// ---- shuffles ------------------------------------------------------------------------------
-
-#if defined(__clang__)
-#define CONVOLITH_SHUFFLE(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define CONVOLITH_SHUFFLE(T, a, b, ...) __builtin_shuffle(a, b, Mask<T>{__VA_ARGS__})
-#endif
-
 /// a0 b0 a1 b1 ..., from the lower halves.
 template <class T>
 CONVOLITH_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
   if constexpr (kLanes<T> == 16) {
-    return CONVOLITH_SHUFFLE(T, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return shuffle<T, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
   } else if constexpr (kLanes<T> == 8) {
-    return CONVOLITH_SHUFFLE(T, a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    return shuffle<T, 0, 8, 1, 9, 2, 10, 3, 11>(a, b);
   } else if constexpr (kLanes<T> == 4) {
-    return CONVOLITH_SHUFFLE(T, a, b, 0, 4, 1, 5);
+    return shuffle<T, 0, 4, 1, 5>(a, b);
   } else {
-    return CONVOLITH_SHUFFLE(T, a, b, 0, 2);
+    return shuffle<T, 0, 2>(a, b);
   }
 }
 
@@ -251,13 +245,13 @@ CONVOLITH_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
 template <class T>
 CONVOLITH_INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b) {
   if constexpr (kLanes<T> == 16) {
-    return CONVOLITH_SHUFFLE(T, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return shuffle<T, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b);
   } else if constexpr (kLanes<T> == 8) {
-    return CONVOLITH_SHUFFLE(T, a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+    return shuffle<T, 4, 12, 5, 13, 6, 14, 7, 15>(a, b);
   } else if constexpr (kLanes<T> == 4) {
-    return CONVOLITH_SHUFFLE(T, a, b, 2, 6, 3, 7);
+    return shuffle<T, 2, 6, 3, 7>(a, b);
   } else {
-    return CONVOLITH_SHUFFLE(T, a, b, 1, 3);
+    return shuffle<T, 1, 3>(a, b);
   }
 }
 
