@@ -120,8 +120,9 @@ Enum parse_name(std::string_view word, const char* argument) {
   if (!assign_name(word, value)) {
     std::string message = std::string(argument) + " is '" + std::string(word) + "'; it must be";
     const char* separator = " ";
-    for (const char* name : Names<Enum>::all) {
-      message += std::string(separator) + "'" + name + "'";
+    for (const char* legal : Names<Enum>::all) {
+      if (legal == std::string_view("none")) continue;  // said by saying nothing
+      message += std::string(separator) + "'" + legal + "'";
       separator = " or ";
     }
     throw InvalidArgument(message);

@@ -706,3 +706,9 @@ def test_the_callers_rounding_mode_stays() -> None:
             assert mode.rounding() == upward
     finally:
         mode.library.fesetround(nearest)
+
+
+def test_an_empty_batch_needs_no_workspace() -> None:
+    x, weight = np.empty((0, 1, 8, 8), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    y = cl.conv2d(x, weight, padding=2**20, algorithm="im2col_gemm")
+    assert y.shape == (0, 1, 8 + 2**21, 8 + 2**21)

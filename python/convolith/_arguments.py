@@ -46,7 +46,7 @@ def integer(value: object, name: str) -> int:
 
 def is_sequence(value: object) -> bool:
     """Whether a value has one entry per axis; 0-d arrays and strings do not."""
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
         return False
     if isinstance(value, np.ndarray):
         return value.ndim > 0

@@ -61,6 +61,7 @@ class PeakBenchmark:
         ] + [Quantity("copy", "", count) for count in threads]
         square = np.random.default_rng(0).random((2, GEMM_SIZE, GEMM_SIZE)) - 0.5
         self.matrices = {dtype: square.astype(dtype) for dtype in DTYPES}
+        self.products = {dtype: np.zeros(square.shape[1:], dtype) for dtype in DTYPES}
 
     def run(self) -> Iterator[Quantity]:
         """Measure all quantities, round by round, yielding each before its turn."""
@@ -76,9 +77,10 @@ class PeakBenchmark:
         if quantity.what == "copy":
             return _core.measure_copy(COPY_BYTES, quantity.threads)
         a, b = self.matrices[quantity.dtype]
-        _core.gemm(a, b, threads=quantity.threads)
+        product = self.products[quantity.dtype]
+        _core.gemm(a, b, quantity.threads, product)
         start = time.perf_counter()
-        _core.gemm(a, b, threads=quantity.threads)
+        _core.gemm(a, b, quantity.threads, product)
         return 2 * GEMM_SIZE**3 / (time.perf_counter() - start)
 
     def find(self, what: str, dtype: str, threads: int) -> Quantity:
