@@ -475,7 +475,7 @@ def test_torch(nd: int, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
     x = np.random.default_rng(nd).standard_normal((2, 5, *EXTENTS[nd])).astype(dtype)
-    tolerance = dict(rtol=1e-5, atol=1e-6)
+    tolerance: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
     def compare(name: str, *args: Any, **kwargs: Any) -> None:
         leaf = torch.from_numpy(x.copy()).requires_grad_(True)
@@ -550,7 +550,7 @@ INDICES = np.zeros((2, 3, 4, 4), np.int64)
         (lambda: cl.max_pool2d(X, 2, padding="full"), ValueError, "padding is 'full'"),
         (lambda: cl.max_pool2d(X, 2, data_format="NCL"), ValueError, "data_format"),
         (lambda: cl.max_pool2d(X[0, 0], 2), ValueError, "x has 2 axes"),
-        (lambda: cl.max_pool2d(X.tolist(), 2), TypeError, "x is a list"),  # type: ignore[arg-type]
+        (lambda: cl.max_pool2d(X.tolist(), 2), TypeError, "x is a list"),
         (lambda: cl.max_pool2d(X.astype(np.float16), 2), TypeError, "float16"),
         (lambda: cl.max_pool2d(X.astype(">f4"), 2), TypeError, "byte order"),
         (lambda: cl.max_pool2d(np.ma.masked_array(X), 2), TypeError, "MaskedArray"),
