@@ -104,9 +104,12 @@ bool shares_elements(const py::array& a, const py::array& b) {
 std::string shape_text(const Shape& shape) {
   std::string text = "(";
   for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    if (i > 0) text += ", ";
+    text += std::to_string(shape[i]);
   }
-  return text + (shape.size() == 1 ? ",)" : ")");
+  if (shape.size() == 1) text += ",";
+  text += ")";
+  return text;
 }
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
