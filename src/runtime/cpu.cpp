@@ -46,12 +46,26 @@ constexpr IsaEntry kIsas[] = {
 #endif
 };
 
-std::size_t cache_bytes([[maybe_unused]] int name, std::size_t fallback) {
+struct CacheSizes {
+  std::size_t l1, l2, l3;
+};
+
+/// Asked for once: under a hypervisor each question costs microseconds.
+const CacheSizes& cache_sizes() {
+  static const CacheSizes sizes = [] {
+    CacheSizes result{32 << 10, 512 << 10, 8 << 20};
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
-  const long size = sysconf(name);
-  if (size > 0) return static_cast<std::size_t>(size);
+    const auto ask = [](int name, std::size_t& bytes) {
+      const long size = sysconf(name);
+      if (size > 0) bytes = static_cast<std::size_t>(size);
+    };
+    ask(_SC_LEVEL1_DCACHE_SIZE, result.l1);
+    ask(_SC_LEVEL2_CACHE_SIZE, result.l2);
+    ask(_SC_LEVEL3_CACHE_SIZE, result.l3);
 #endif
-  return fallback;
+    return result;
+  }();
+  return sizes;
 }
 
 }  // namespace
@@ -115,15 +129,9 @@ Machine describe_machine(const KernelTable& isa) {
   machine.flops_per_second[0] = kCyclesPerSecond * 2 * 2 * isa.float32.lanes;
   machine.flops_per_second[1] = kCyclesPerSecond * 2 * 2 * isa.float64.lanes;
   machine.bytes_per_second = 12e9;
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-  machine.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
-  machine.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
-  machine.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 8 << 20);
-#else
-  machine.l1_bytes = cache_bytes(0, 32 << 10);
-  machine.l2_bytes = cache_bytes(0, 512 << 10);
-  machine.l3_bytes = cache_bytes(0, 8 << 20);
-#endif
+  machine.l1_bytes = cache_sizes().l1;
+  machine.l2_bytes = cache_sizes().l2;
+  machine.l3_bytes = cache_sizes().l3;
   return machine;
 }
 
