@@ -1,11 +1,12 @@
-# cmake -DNM=nm -DOBJECT=unit.o -DSTAMP=file -P CheckIsaSymbols.cmake
-execute_process(COMMAND ${NM} -C ${OBJECT} OUTPUT_VARIABLE symbols RESULT_VARIABLE status)
+# cmake -DNM=nm -DOBJECTS="a.o|b.o" -DSTAMP=file -P CheckIsaSymbols.cmake
+string(REPLACE "|" ";" objects "${OBJECTS}")
+execute_process(COMMAND ${NM} -AC ${objects} OUTPUT_VARIABLE symbols RESULT_VARIABLE status)
 if(NOT status EQUAL 0)
-  message(FATAL_ERROR "nm failed on ${OBJECT}")
+  message(FATAL_ERROR "nm failed on ${OBJECTS}")
 endif()
 string(REGEX MATCHALL "[^\n]* [WVuwv] [^\n]*" weak "${symbols}")
 if(weak)
   string(REPLACE ";" "\n" weak "${weak}")
-  message(FATAL_ERROR "weak symbols in ${OBJECT}; the linker may give them to another ISA:\n${weak}")
+  message(FATAL_ERROR "weak symbols in an ISA unit; the linker may give them to another ISA:\n${weak}")
 endif()
 file(WRITE ${STAMP} "")

@@ -1,11 +1,12 @@
-# add_isa_unit(NAME FLAG...): compiles src/kernels/isa_unit.cpp with the flags of one ISA into the
-# namespace convolith::NAME, and fails the build if the object defines a weak symbol: the linker
-# could keep that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
+# add_isa_unit(NAME FLAG...): compiles src/kernels/units/ with the flags of one ISA into the namespace
+# convolith::NAME, and fails the build if an object defines a weak symbol: the linker could keep
+# that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
 option(CONVOLITH_CHECK_ISA_SYMBOLS "Fail on weak symbols in ISA units" ON)
 
 function(add_isa_unit name)
   set(target convolith_isa_${name})
-  add_library(${target} OBJECT src/kernels/isa_unit.cpp)
+  file(GLOB units CONFIGURE_DEPENDS src/kernels/units/*.cpp)
+  add_library(${target} OBJECT ${units})
   target_link_libraries(${target} PRIVATE convolith_options)
   target_compile_definitions(${target} PRIVATE CONVOLITH_ISA_NAMESPACE=${name}
                                                CONVOLITH_ISA_STRING="${name}")
@@ -15,7 +16,7 @@ function(add_isa_unit name)
     set(stamp ${CMAKE_CURRENT_BINARY_DIR}/${target}.symbols)
     add_custom_command(
       OUTPUT ${stamp}
-      COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DOBJECT=$<TARGET_OBJECTS:${target}>
+      COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} "-DOBJECTS=$<JOIN:$<TARGET_OBJECTS:${target}>,|>"
               -DSTAMP=${stamp} -P ${CMAKE_CURRENT_SOURCE_DIR}/cmake/CheckIsaSymbols.cmake
       DEPENDS $<TARGET_OBJECTS:${target}> ${CMAKE_CURRENT_SOURCE_DIR}/cmake/CheckIsaSymbols.cmake
       COMMENT "Checking ISA unit ${name} for weak symbols"

@@ -8,23 +8,6 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-/// Pointers to every third row: x86 reaches p, p + stride and p + 2 stride from one register.
-template <class T, int kRows>
-struct RowPointers {
-  static constexpr int kCount = (kRows + 2) / 3;
-  const T* third[kCount];
-  std::int64_t stride;
-
-  CONVOLITH_INLINE RowPointers(const T* first, std::int64_t row_stride) : stride(row_stride) {
-    for (int i = 0; i < kCount; ++i) third[i] = first + 3 * i * row_stride;
-  }
-  CONVOLITH_INLINE T at(int row) const { return third[row / 3][(row % 3) * stride]; }
-  CONVOLITH_INLINE void advance() {
-    CONVOLITH_UNROLL(5)
-    for (int i = 0; i < kCount; ++i) ++third[i];
-  }
-};
-
 template <class T>
 struct GatherChannelsLast {
   template <int kPixels, int kVectors>

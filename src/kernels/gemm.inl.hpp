@@ -5,17 +5,22 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
+/// C comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
 template <class T, int kRows, int kVectors>
-void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
-                  int columns, bool accumulate) {
-  // C comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
+CONVOLITH_INLINE void prefetch_tile(const T* c, std::int64_t row_stride) {
   CONVOLITH_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
-    T* row = c + r * c_row_stride;
+    const T* row = c + r * row_stride;
     CONVOLITH_UNROLL(2)
     for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
     __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
   }
+}
+
+template <class T, int kRows, int kVectors>
+void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
+                  int columns, bool accumulate) {
+  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
   Vec<T> sum[kRows][kVectors] = {};
   CONVOLITH_UNROLL(2)
   for (std::int64_t p = 0; p < k; ++p) {
@@ -54,6 +59,52 @@ void gemm_tile(int rows, int columns, std::int64_t k, const T* a, const T* b, T*
                std::int64_t c_row_stride, bool accumulate) {
   ForRows<GemmTile<T>::template Rows, kTileRows>::run(rows, columns, k, a, b, c, c_row_stride,
                                                       accumulate);
+}
+
+/// The same with a row of A contiguous, as pixels lie in channels_last.
+template <class T, int kRows, int kVectors>
+void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b, T* c,
+                       std::int64_t c_row_stride, int columns, bool accumulate) {
+  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
+  Vec<T> sum[kRows][kVectors] = {};
+  RowPointers<T, kRows> rows(a, a_row_stride);
+  CONVOLITH_UNROLL(4)
+  for (std::int64_t p = 0; p < k; ++p) {
+    Vec<T> column[kVectors];
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * kLanes<T>);
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> row = broadcast(rows.at(r));
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
+    }
+    rows.advance();
+    b += kTileColumns<T>;
+  }
+  store_tile<T, kRows, kVectors>(sum, c, c_row_stride, columns, accumulate);
+}
+
+template <class T>
+struct GemmRowsTile {
+  template <int kRows>
+  struct Rows {
+    static void run(int columns, std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b,
+                    T* c, std::int64_t c_row_stride, bool accumulate) {
+      if (columns > kLanes<T>) {
+        gemm_rows_tile_of<T, kRows, 2>(k, a, a_row_stride, b, c, c_row_stride, columns, accumulate);
+      } else {
+        gemm_rows_tile_of<T, kRows, 1>(k, a, a_row_stride, b, c, c_row_stride, columns, accumulate);
+      }
+    }
+  };
+};
+
+template <class T>
+void gemm_rows_tile(int rows, int columns, std::int64_t k, const T* a, std::int64_t a_row_stride,
+                    const T* b, T* c, std::int64_t c_row_stride, bool accumulate) {
+  ForRows<GemmRowsTile<T>::template Rows, kTileRows>::run(rows, columns, k, a, a_row_stride, b, c,
+                                                          c_row_stride, accumulate);
 }
 
 /// Lanes are neighbours in the source: copies, row by row.

@@ -77,6 +77,11 @@ struct Kernels {
   void (*gemm_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b, T* c,
                     std::int64_t c_row_stride, bool accumulate);
 
+  /// The same with rows of A that are contiguous: a[row * a_row_stride + k].
+  void (*gemm_rows_tile)(int rows, int columns, std::int64_t k, const T* a,
+                         std::int64_t a_row_stride, const T* b, T* c, std::int64_t c_row_stride,
+                         bool accumulate);
+
   /// panel[p][i] = source[i * lane_stride + p * k_stride] for i < valid, 0 for valid <= i < width
   void (*pack_panel)(int width, int valid, std::int64_t k, const T* source,
                      std::int64_t lane_stride, std::int64_t k_stride, T* panel);
@@ -111,7 +116,7 @@ struct Kernels {
   /// Sum of count elements that lie stride apart; no chain of more than 512 additions.
   T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
 
-  PoolingKernels<T> pooling;
+  const PoolingKernels<T>* pooling;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.
   std::int64_t (*fma_rounds)(std::int64_t rounds);

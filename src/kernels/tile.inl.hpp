@@ -14,6 +14,23 @@ constexpr int kTileVectors = 2;
 template <class T>
 constexpr int kTileColumns = kTileVectors * kLanes<T>;
 
+/// Pointers to every third row: x86 reaches p, p + stride and p + 2 stride from one register.
+template <class T, int kRows>
+struct RowPointers {
+  static constexpr int kCount = (kRows + 2) / 3;
+  const T* third[kCount];
+  std::int64_t stride;
+
+  CONVOLITH_INLINE RowPointers(const T* first, std::int64_t row_stride) : stride(row_stride) {
+    for (int i = 0; i < kCount; ++i) third[i] = first + 3 * i * row_stride;
+  }
+  CONVOLITH_INLINE T at(int row) const { return third[row / 3][(row % 3) * stride]; }
+  CONVOLITH_INLINE void advance() {
+    CONVOLITH_UNROLL(5)
+    for (int i = 0; i < kCount; ++i) ++third[i];
+  }
+};
+
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,

@@ -22,9 +22,9 @@ const KernelTable& table_of(std::string_view isa) {
 template <class T>
 const PoolingKernels<T>& pooling_kernels(std::string_view isa) {
   if constexpr (std::is_same_v<T, float>) {
-    return table_of(isa).float32.pooling;
+    return *table_of(isa).float32.pooling;
   } else {
-    return table_of(isa).float64.pooling;
+    return *table_of(isa).float64.pooling;
   }
 }
 

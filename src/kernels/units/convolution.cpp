@@ -1,24 +1,24 @@
-// Compiled once per ISA, with that ISA's flags and CONVOLITH_ISA_NAMESPACE set to its name. It
-// exports one table and nothing else.
+// Compiled once per ISA, as every file of this folder: the table, with the kernels of dense
+// convolution and the small ones that everything uses.
 
 #include "kernels/direct.inl.hpp"
 #include "kernels/elementwise.inl.hpp"
+#include "kernels/exports.hpp"
 #include "kernels/gemm.inl.hpp"
-#include "kernels/kernel_table.hpp"
 #include "kernels/peak.inl.hpp"
-#include "kernels/pooling.inl.hpp"
 #include "kernels/weight_gradient.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-constexpr Kernels<T> kernels_of() {
+constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling) {
   return {
       .lanes = kLanes<T>,
       .tile_rows = kTileRows,
       .tile_columns = kTileColumns<T>,
       .gemm_tile = gemm_tile<T>,
+      .gemm_rows_tile = gemm_rows_tile<T>,
       .pack_panel = pack_panel<T>,
       .gather_channels_last = gather_channels_last<T>,
       .gather_channels_first = gather_channels_first<T>,
@@ -30,19 +30,18 @@ constexpr Kernels<T> kernels_of() {
       .epilogue = epilogue<T>,
       .add = add<T>,
       .sum = sum<T>,
-      .pooling = {.max = pool_max<T>, .sum = pool_sum<T>},
+      .pooling = &pooling,
       .fma_rounds = fma_rounds<T>,
   };
 }
 
 }  // namespace
 
-extern const KernelTable kernel_table;
 constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
-    .float32 = kernels_of<float>(),
-    .float64 = kernels_of<double>(),
+    .float32 = kernels_of<float>(pooling_float32),
+    .float64 = kernels_of<double>(pooling_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,14 @@
+#pragma once
+
+// What the files of units/ export: constant tables, nothing else. The kernel table points to the
+// others, so that each family of kernels compiles on its own.
+
+#include "kernels/kernel_table.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+
+extern const KernelTable kernel_table;
+extern const PoolingKernels<float> pooling_float32;
+extern const PoolingKernels<double> pooling_float64;
+
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE
