@@ -67,6 +67,21 @@ struct WeightGradientTile {
   int in_channels, out_channels;     ///< extents of the tile
 };
 
+/// Elements that lie together in source and destination; zeros where source is null.
+template <class T>
+struct CopySegment {
+  const T* source;
+  T* destination;
+  std::int64_t count;
+};
+
+/// Lanes [begin, end) of a vector of pixels; source is where lane 0 would be read.
+template <class T>
+struct LanePiece {
+  const T* source;
+  int begin, end;
+};
+
 template <class T>
 struct Kernels {
   int lanes;         ///< of a vector
@@ -85,6 +100,23 @@ struct Kernels {
   /// panel[p][i] = source[i * lane_stride + p * k_stride] for i < valid, 0 for valid <= i < width
   void (*pack_panel)(int width, int valid, std::int64_t k, const T* source,
                      std::int64_t lane_stride, std::int64_t k_stride, T* panel);
+
+  void (*copy_segments)(const CopySegment<T>* segments, int count);
+
+  /// One vector of a panel of tile_columns pixels: panel[c * tile_columns + lane] is the pixel of
+  /// channel c that a piece has for the lane, or 0. Neighbouring lanes lie `step` apart.
+  void (*pack_lanes)(const LanePiece<T>* pieces, int count, std::int64_t step,
+                     std::int64_t channels, std::int64_t channel_stride, T* panel);
+
+  /// panel[k * tile_columns + lane] = source[offsets[k] + lane * step] for lane < lanes
+  void (*pack_offsets)(std::int64_t count, const std::int64_t* offsets, const T* source,
+                       std::int64_t step, int lanes, T* panel);
+
+  /// panel[(places[t] * channels + c) * width + i] = source[i * lane_stride + c * taps + t] for
+  /// i < valid, 0 for valid <= i < width; taps with a negative place are left out.
+  void (*pack_taps)(int width, int valid, const T* source, std::int64_t lane_stride,
+                    std::int64_t channels, std::int64_t taps, const std::int64_t* places,
+                    T* panel);
 
   /// Lanes are output channels: contiguous in weight and output, weight panel tile_columns wide.
   /// tile_rows pixels at most.

@@ -180,10 +180,11 @@ CONVOLITH_INLINE void store_upto(T* p, Vec<T> v, int count) {
   }
 }
 
+/// Lanes [first, first + count) from p[0], p[step], ..., zeros around them.
 template <class T>
-CONVOLITH_INLINE Vec<T> load_strided(const T* p, std::int64_t step, int count) {
+CONVOLITH_INLINE Vec<T> load_strided(const T* p, std::int64_t step, int count, int first = 0) {
   alignas(kVectorBytes) T lanes[kLanes<T>] = {};
-  for (int i = 0; i < count; ++i) lanes[i] = p[i * step];
+  for (int i = 0; i < count; ++i) lanes[first + i] = p[i * step];
   return load<T>(lanes);
 }
 
@@ -284,6 +285,12 @@ CONVOLITH_INLINE V multiply_add(V a, V b, V c) {
 template <class T>
 CONVOLITH_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return (Vec<T>)((mask & (Mask<T>)a) | (~mask & (Mask<T>)b));
+}
+
+/// The union of two vectors that have zeros where the other has not; keeps the sign of zeros.
+template <class T>
+CONVOLITH_INLINE Vec<T> either(Vec<T> a, Vec<T> b) {
+  return (Vec<T>)((Mask<T>)a | (Mask<T>)b);
 }
 
 /// The greater; a NaN in `a` stays, one in `b` is lost.

@@ -5,6 +5,7 @@
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/exports.hpp"
 #include "kernels/gemm.inl.hpp"
+#include "kernels/patches.inl.hpp"
 #include "kernels/peak.inl.hpp"
 #include "kernels/weight_gradient.inl.hpp"
 
@@ -20,6 +21,10 @@ constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling) {
       .gemm_tile = gemm_tile<T>,
       .gemm_rows_tile = gemm_rows_tile<T>,
       .pack_panel = pack_panel<T>,
+      .copy_segments = copy_segments<T>,
+      .pack_lanes = pack_lanes<T>,
+      .pack_offsets = pack_offsets<T>,
+      .pack_taps = pack_taps<T>,
       .gather_channels_last = gather_channels_last<T>,
       .gather_channels_first = gather_channels_first<T>,
       .gather_depthwise = gather_depthwise<T>,

@@ -1,0 +1,142 @@
+#pragma once
+
+// Packing for implicit GEMM: the patches that a tile of output pixels reads, as rows (channels
+// touch) or as columns (pixels touch), and the weights in the order of the patches.
+
+#include "kernels/tile.inl.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+void copy_segments(const CopySegment<T>* segments, int count) {
+  for (int i = 0; i < count; ++i) {
+    const CopySegment<T>& segment = segments[i];
+    const T* source = segment.source;
+    T* to = segment.destination;
+    const auto whole = segment.count / kLanes<T> * kLanes<T>;
+    const auto rest = static_cast<int>(segment.count - whole);
+    if (source == nullptr) {
+      for (std::int64_t j = 0; j < whole; j += kLanes<T>) store<T>(to + j, zero<T>());
+      if (rest > 0) store_partial<T>(to + whole, zero<T>(), rest);
+    } else {
+      for (std::int64_t j = 0; j < whole; j += kLanes<T>) store<T>(to + j, load(source + j));
+      if (rest > 0) store_partial<T>(to + whole, load_partial(source + whole, rest), rest);
+    }
+  }
+}
+
+/// Lanes [begin, end) of p[0], p[step], p[2 * step], ..., zeros around them.
+template <class T>
+CONVOLITH_INLINE Vec<T> load_lanes(const T* p, std::int64_t step, int begin, int end) {
+  if (step == 1) return load_between(p, begin, end, zero<T>());
+  if (step == 2) {
+    const auto clamp = [](int lane) { return lane < 0 ? 0 : lane > kLanes<T> ? kLanes<T> : lane; };
+    constexpr int kBehind = kLanes<T> - 1;
+    const Vec<T> low = load_between(p, clamp(2 * begin), clamp(2 * end - 1), zero<T>());
+    const Vec<T> high = load_between(p + kBehind, clamp(2 * begin - kBehind),
+                                     clamp(2 * end - 1 - kBehind), zero<T>());
+    return every_other<T>(low, high);
+  }
+  return load_strided(p + begin * step, step, end - begin, begin);
+}
+
+template <class T>
+void pack_lanes(const LanePiece<T>* pieces, int count, std::int64_t step, std::int64_t channels,
+                std::int64_t channel_stride, T* panel) {
+  if (count == 0) {
+    for (std::int64_t c = 0; c < channels; ++c) store<T>(panel + c * kTileColumns<T>, zero<T>());
+    return;
+  }
+  const LanePiece<T>& first = pieces[0];
+  if (count == 1 && step == 1 && first.begin == 0 && first.end == kLanes<T>) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      store<T>(panel + c * kTileColumns<T>, load(first.source + c * channel_stride));
+    }
+  } else if (count == 1 && step == 1) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      store<T>(panel + c * kTileColumns<T>,
+               load_between(first.source + c * channel_stride, first.begin, first.end, zero<T>()));
+    }
+  } else if (count == 2 && step == 1) {
+    const LanePiece<T>& second = pieces[1];
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const Vec<T> v =
+          load_between(first.source + c * channel_stride, first.begin, first.end, zero<T>());
+      store<T>(panel + c * kTileColumns<T>,
+               load_between(second.source + c * channel_stride, second.begin, second.end, v));
+    }
+  } else {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      Vec<T> v = zero<T>();
+      for (int i = 0; i < count; ++i) {
+        v = either<T>(v, load_lanes<T>(pieces[i].source + c * channel_stride, step, pieces[i].begin,
+                                       pieces[i].end));
+      }
+      store<T>(panel + c * kTileColumns<T>, v);
+    }
+  }
+}
+
+template <class T>
+void pack_offsets(std::int64_t count, const std::int64_t* offsets, const T* source,
+                  std::int64_t step, int lanes, T* panel) {
+  if (step == 1 && lanes == kTileColumns<T>) {
+    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
+      const T* from = source + offsets[k];
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kTileVectors; ++v) {
+        store<T>(panel + v * kLanes<T>, load(from + v * kLanes<T>));
+      }
+    }
+  } else if (step == 2 && lanes == kTileColumns<T>) {
+    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
+      const T* from = source + offsets[k];
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kTileVectors; ++v) {
+        store<T>(panel + v * kLanes<T>, load_every_other(from + 2 * v * kLanes<T>));
+      }
+    }
+  } else {
+    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
+      const T* from = source + offsets[k];
+      for (int first = 0; first < lanes; first += kLanes<T>) {
+        const int valid = lanes - first < kLanes<T> ? lanes - first : kLanes<T>;
+        store<T>(panel + first, load_lanes<T>(from + first * step, step, 0, valid));
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_taps(int width, int valid, const T* source, std::int64_t lane_stride,
+               std::int64_t channels, std::int64_t taps, const std::int64_t* places, T* panel) {
+  const std::int64_t elements = channels * taps;
+  for (int first = 0; first < width; first += kLanes<T>) {
+    const int lanes = width - first < kLanes<T> ? width - first : kLanes<T>;
+    std::int64_t channel = 0, tap = 0;
+    for (std::int64_t e = 0; e < elements; e += kLanes<T>) {
+      const int count = elements - e < kLanes<T> ? static_cast<int>(elements - e) : kLanes<T>;
+      Vec<T> square[kLanes<T>];
+      CONVOLITH_UNROLL(16)
+      for (int i = 0; i < kLanes<T>; ++i) {
+        const T* row = source + (first + i) * lane_stride + e;
+        square[i] = first + i < valid ? load_upto(row, count) : zero<T>();
+      }
+      transpose<T>(square);
+      for (int i = 0; i < count; ++i) {
+        if (places[tap] >= 0) {
+          T* to = panel + (places[tap] * channels + channel) * width + first;
+          store_upto<T>(to, square[i], lanes);
+        }
+        if (++tap == taps) {
+          tap = 0;
+          ++channel;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

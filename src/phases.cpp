@@ -1,0 +1,62 @@
+#include "phases.hpp"
+
+#include <algorithm>
+
+#include "arithmetic.hpp"
+
+namespace convolith {
+
+bool AxisPhase::contiguous_taps() const noexcept {
+  for (std::size_t t = 1; t < taps.size(); ++t) {
+    if (taps[t].offset != taps[t - 1].offset + 1) return false;
+  }
+  return true;
+}
+
+std::vector<AxisPhase> axis_phases(const Window& window, bool adjoint) {
+  const Window& w = window;
+  std::vector<AxisPhase> result;
+  if (!adjoint) {
+    AxisPhase all{0, 1, w.output, w.stride, {}};
+    for (std::int64_t t = 0; t < w.kernel; ++t) {
+      all.taps.push_back({t, t * w.dilation - w.before});
+    }
+    result.push_back(std::move(all));
+    return result;
+  }
+  // Output o reads input i under tap t where o * stride = i + before - t * dilation.
+  for (std::int64_t residue = 0; residue < std::min(w.stride, w.input); ++residue) {
+    AxisPhase phase{residue, w.stride, divide_up(w.input - residue, w.stride), 1, {}};
+    for (std::int64_t t = w.kernel - 1; t >= 0; --t) {
+      const std::int64_t distance = residue + w.before - t * w.dilation;
+      if (distance % w.stride == 0) phase.taps.push_back({t, distance / w.stride});
+    }
+    result.push_back(std::move(phase));
+  }
+  return result;
+}
+
+std::int64_t Phase::taps() const noexcept {
+  std::int64_t product = 1;
+  for (const AxisPhase& axis : axes) product *= static_cast<std::int64_t>(axis.taps.size());
+  return product;
+}
+
+bool Phase::dense() const noexcept {
+  return axes[0].step == 1 && axes[1].step == 1 && axes[2].step == 1;
+}
+
+std::vector<Phase> phases(const ConvProblem& problem, bool adjoint) {
+  std::vector<Phase> result;
+  const std::vector<AxisPhase> depth = axis_phases(problem.windows[0], adjoint);
+  const std::vector<AxisPhase> height = axis_phases(problem.windows[1], adjoint);
+  const std::vector<AxisPhase> width = axis_phases(problem.windows[2], adjoint);
+  for (const AxisPhase& d : depth) {
+    for (const AxisPhase& h : height) {
+      for (const AxisPhase& w : width) result.push_back({{d, h, w}});
+    }
+  }
+  return result;
+}
+
+}  // namespace convolith

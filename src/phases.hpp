@@ -1,0 +1,46 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "convolith/problem.hpp"
+
+namespace convolith {
+
+/// One residue class of an axis. Its destinations are begin + j * step for j in [0, count); under
+/// the taps of the class they read the sources j * source_step + offset, which padding may
+/// replace where they lie outside the axis. Forward: destinations are outputs, sources inputs, and
+/// there is one class. Adjoint: the other way round, and there are as many as the stride.
+struct AxisPhase {
+  struct Tap {
+    std::int64_t tap;     ///< of the kernel
+    std::int64_t offset;  ///< ascending
+  };
+  std::int64_t begin, step, count;
+  std::int64_t source_step;
+  std::vector<Tap> taps;
+
+  /// Whether each tap reads the source right behind the last one's.
+  bool contiguous_taps() const noexcept;
+};
+
+std::vector<AxisPhase> axis_phases(const Window& window, bool adjoint);
+
+/// A convolution with the taps of one class per axis: its destinations are a grid, and all of
+/// them have the same taps.
+struct Phase {
+  std::array<AxisPhase, kSpatialAxes> axes;
+
+  std::int64_t pixels() const noexcept { return axes[0].count * axes[1].count * axes[2].count; }
+  std::int64_t taps() const noexcept;
+
+  /// Whether neighbouring destinations of the phase are neighbours in the array.
+  bool dense() const noexcept;
+};
+
+/// Forward: one. Adjoint: one for each residue that has destinations. Only padding with zeros
+/// leaves the adjoint a gather of this form.
+std::vector<Phase> phases(const ConvProblem& problem, bool adjoint);
+
+}  // namespace convolith
