@@ -28,6 +28,7 @@ CPP_LAYERS = (
     "src/runtime",
     "src",  # what algorithms share: taps, epilogue, tolerance, ...
     "src/gemm",
+    "src/implicit_gemm",
     "src/algorithms",
     "src/cuda",
     "src/pooling",

@@ -12,6 +12,7 @@ template <class T>
 struct GatherChannelsLast {
   template <int kPixels, int kVectors>
   static void run_tile(const GatherTile<T>& tile) {
+    prefetch_tile<T, kPixels, kVectors>(tile.output, tile.output_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
       RowPointers<T, kPixels> source(tile.source + tile.taps[t].source, tile.source_pixel_stride);

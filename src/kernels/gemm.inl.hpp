@@ -5,18 +5,6 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-/// C comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
-template <class T, int kRows, int kVectors>
-CONVOLITH_INLINE void prefetch_tile(const T* c, std::int64_t row_stride) {
-  CONVOLITH_UNROLL(16)
-  for (int r = 0; r < kRows; ++r) {
-    const T* row = c + r * row_stride;
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
-    __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
-  }
-}
-
 template <class T, int kRows, int kVectors>
 void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
                   int columns, bool accumulate) {

@@ -112,6 +112,12 @@ struct Kernels {
   void (*pack_offsets)(std::int64_t count, const std::int64_t* offsets, const T* source,
                        std::int64_t step, int lanes, T* panel);
 
+  /// destination[j * row_stride + i * step] = source[i * row_stride + j * step], each with its own
+  /// strides, for i < rows and j < columns
+  void (*transpose)(std::int64_t rows, std::int64_t columns, const T* source,
+                    std::int64_t source_row_stride, std::int64_t source_step, T* destination,
+                    std::int64_t destination_row_stride, std::int64_t destination_step);
+
   /// panel[(places[t] * channels + c) * width + i] = source[i * lane_stride + c * taps + t] for
   /// i < valid, 0 for valid <= i < width; taps with a negative place are left out.
   void (*pack_taps)(int width, int valid, const T* source, std::int64_t lane_stride,

@@ -109,6 +109,47 @@ void pack_offsets(std::int64_t count, const std::int64_t* offsets, const T* sour
 }
 
 template <class T>
+void transpose_matrix(std::int64_t rows, std::int64_t columns, const T* source,
+                      std::int64_t source_row_stride, std::int64_t source_step, T* destination,
+                      std::int64_t destination_row_stride, std::int64_t destination_step) {
+  const auto upto = [](std::int64_t left) {
+    return left < kLanes<T> ? static_cast<int>(left) : kLanes<T>;
+  };
+  for (std::int64_t j = 0; j < columns; j += kLanes<T>) {
+    const int width = upto(columns - j);
+    for (std::int64_t i = 0; i < rows; i += kLanes<T>) {
+      const int height = upto(rows - i);
+      Vec<T> square[kLanes<T>];
+      const T* from = source + i * source_row_stride + j * source_step;
+      CONVOLITH_UNROLL(16)
+      for (int r = 0; r < kLanes<T>; ++r) {
+        square[r] = zero<T>();
+        if (r < height) {
+          square[r] = width < kLanes<T>    ? load_lanes<T>(from, source_step, 0, width)
+                      : source_step == 1 ? load(from)
+                      : source_step == 2 ? load_every_other(from)
+                                         : load_strided(from, source_step, kLanes<T>);
+        }
+        from += source_row_stride;
+      }
+      transpose<T>(square);
+      T* to = destination + j * destination_row_stride + i * destination_step;
+      CONVOLITH_UNROLL(16)
+      for (int r = 0; r < kLanes<T>; ++r) {
+        if (r < width) {
+          if (destination_step == 1) {
+            store_upto<T>(to, square[r], height);
+          } else {
+            store_strided<T>(to, destination_step, square[r], height);
+          }
+        }
+        to += destination_row_stride;
+      }
+    }
+  }
+}
+
+template <class T>
 void pack_taps(int width, int valid, const T* source, std::int64_t lane_stride,
                std::int64_t channels, std::int64_t taps, const std::int64_t* places, T* panel) {
   const std::int64_t elements = channels * taps;

@@ -31,6 +31,18 @@ struct RowPointers {
   }
 };
 
+/// A tile comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
+template <class T, int kRows, int kVectors>
+CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
+  CONVOLITH_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    const T* row = tile + r * row_stride;
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
+    __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
+  }
+}
+
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,

@@ -24,6 +24,7 @@ constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling) {
       .copy_segments = copy_segments<T>,
       .pack_lanes = pack_lanes<T>,
       .pack_offsets = pack_offsets<T>,
+      .transpose = transpose_matrix<T>,
       .pack_taps = pack_taps<T>,
       .gather_channels_last = gather_channels_last<T>,
       .gather_channels_first = gather_channels_first<T>,
