@@ -7,12 +7,13 @@
 // stride.
 
 #include <algorithm>
-#include <cstdlib>
+#include <limits>
 
 #include "arithmetic.hpp"
 #include "convolith/algorithm.hpp"
 #include "implicit_gemm/channel_lanes.hpp"
 #include "implicit_gemm/pixel_lanes.hpp"
+#include "runtime/cpu.hpp"
 #include "tolerance.hpp"
 
 namespace convolith {
@@ -24,12 +25,35 @@ bool is_adjoint(const ConvProblem& problem) {
   return problem.direction == Direction::backward_input;
 }
 
-/// Which of the two indices of the product the lanes run along. Channels as lanes cost a
-/// transposition of both maps in channels_first, which a 1x1 kernel hardly pays for.
-bool lanes_are_pixels(const ConvProblem& problem) {
-  if (const char* e = std::getenv("IG")) return e[0] == 'p' && problem.layout == Layout::channels_first;
-  if (problem.layout == Layout::channels_last) return false;
-  return problem.taps() == 1;
+/// Time in units of the multiply-adds of full vectors, by which index the lanes run along.
+struct LaneCosts {
+  double channels, pixels;
+};
+
+/// Empty lanes count in full. Channels as lanes pay for packing with a share of the output
+/// channels, and in channels_first for transposing the output with a share of the sum; pixels as
+/// lanes read vectors that straddle lines, and too few rows leave multiply-adds waiting for one
+/// another. The constants were fitted to the 1x1 and 3x3 layers of MobileNet-v2 and ResNet-50.
+LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
+  const auto filled = [&](std::int64_t extent) {
+    return static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
+  };
+  const bool adjoint = is_adjoint(problem);
+  const bool transposes = problem.layout == Layout::channels_first;
+  const std::int64_t channels =
+      adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
+  const auto sum = static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem)));
+  const auto rows = static_cast<double>(channels);
+  const double by_channels =
+      1.03 / filled(channels) + (transposes ? 20 / sum + 8 / rows : 2 / rows);
+
+  const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
+  const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
+  constexpr double kIndependentRows = 4;
+  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * std::max(1.0, kIndependentRows / rows) +
+                     12 / sum + (transposes ? 0 : 8 / rows + 40 / sum);
+  if (adjoint) by_pixels = std::numeric_limits<double>::infinity();
+  return {by_channels, by_pixels};
 }
 
 class ImplicitGemmAlgorithm final : public Algorithm {
@@ -69,22 +93,13 @@ class ImplicitGemmAlgorithm final : public Algorithm {
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;
-    const int lanes = wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
-    const bool channels_last = problem.layout == Layout::channels_last;
-    const std::int64_t channels = is_adjoint(problem) ? problem.in_channels_per_group()
-                                                      : problem.out_channels_per_group();
-    const std::int64_t pixels =
-        is_adjoint(problem) ? problem.input_pixels() : problem.output_pixels();
-    const std::int64_t extent = channels_last ? channels : pixels;
-    const double filled =
-        static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
-    // Packing an element costs as much as its product with about two channels.
-    const double packing = 1 + 3 / static_cast<double>(channels);
+    const LaneCosts costs = lane_costs(problem, lanes_of(problem, machine));
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
     constexpr double kForkJoin = 2e-6;
-    return problem.flops() * packing / (machine.flops_per_second[wide] * 0.92 * filled) +
+    return problem.flops() * std::min(costs.channels, costs.pixels) /
+               (machine.flops_per_second[wide] * 0.95) +
            bytes / (4 * machine.bytes_per_second) + kForkJoin;
   }
 
@@ -99,10 +114,16 @@ class ImplicitGemmAlgorithm final : public Algorithm {
   }
 
  private:
+  static int lanes_of(const ConvProblem& problem, const Machine& machine) noexcept {
+    const KernelTable& kernels = *machine.kernels;
+    return problem.dtype == DType::float64 ? kernels.float64.lanes : kernels.float32.lanes;
+  }
+
   template <class T>
   static std::unique_ptr<const Execution> prepare_typed(const ConvProblem& problem,
                                                         const Machine& machine, int threads) {
-    if (lanes_are_pixels(problem)) {
+    const LaneCosts costs = lane_costs(problem, kernels_for<T>(machine).lanes);
+    if (costs.pixels < costs.channels) {
       return std::make_unique<PixelLanes<T>>(problem, machine, threads);
     }
     return std::make_unique<ChannelLanes<T>>(problem, machine, threads);

@@ -7,46 +7,6 @@
 #include "taps.hpp"
 
 namespace convolith {
-namespace {
-
-using Extents = std::array<std::int64_t, kSpatialAxes>;
-
-/// A kernel of one tap that reads every source in order: the pixels may be taken as one row.
-bool is_pointwise(const Phase& phase, const Extents& sources) {
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    const AxisPhase& axis = phase.axes[i];
-    if (axis.taps.size() != 1 || axis.taps[0].offset != 0 || axis.step != 1 ||
-        axis.source_step != 1 || axis.count != sources[i]) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/// Whether a destination before number `j` reads the same strip.
-bool read_above(const StripAxis& rows, std::int64_t strip, std::int64_t j) {
-  for (std::int64_t above = j - 1; above >= 0; --above) {
-    const std::int64_t offset = strip - above * rows.step;
-    if (offset >= rows.span) return false;
-    if (std::binary_search(rows.offsets.begin(), rows.offsets.end(), offset)) return true;
-  }
-  return false;
-}
-
-}  // namespace
-
-StripAxis::StripAxis(const AxisPhase& axis, std::int64_t destinations) {
-  const auto taps = static_cast<std::int64_t>(axis.taps.size());
-  const std::int64_t first = taps > 0 ? axis.taps.front().offset : 0;
-  span = taps > 0 ? axis.taps.back().offset - first + 1 : 1;
-  shared = (destinations - 1) * axis.source_step + span <= destinations * taps;
-  step = shared ? axis.source_step : std::max<std::int64_t>(taps, 1);
-  for (std::int64_t t = 0; t < taps; ++t) {
-    offsets.push_back(shared ? axis.taps[t].offset - first : t);
-  }
-  if (!shared) span = std::max<std::int64_t>(taps, 1);
-}
-
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : problem_(problem),
@@ -79,13 +39,9 @@ template <class T>
 typename ChannelLanes<T>::PhasePlan ChannelLanes<T>::plan_phase(const Phase& given,
                                                                 const Machine& machine) const {
   Phase phase = given;
-  Extents sources{source_extent(0), source_extent(1), source_extent(2)};
-  const bool pointwise = is_pointwise(phase, sources);
-  if (pointwise) {
-    phase.axes[2].count = phase.pixels();
-    phase.axes[0].count = phase.axes[1].count = 1;
-    sources = {1, 1, phase.axes[2].count};
-  }
+  std::array<std::int64_t, kSpatialAxes> sources{source_extent(0), source_extent(1),
+                                                 source_extent(2)};
+  const bool pointwise = flatten_pointwise(phase, sources);
   const auto& [depth, height, width] = phase.axes;
   const std::int64_t tiles_per_row = divide_up(width.count, kernels_.tile_rows);
   // Whether taps are shared is decided for a row of tiles.
@@ -183,7 +139,7 @@ template <class T>
 void ChannelLanes<T>::cut_blocks(PhasePlan& plan, std::int64_t budget) const {
   const auto& axes = plan.phase.axes;
   constexpr std::int64_t kMostRows = 64;
-  constexpr std::int64_t kMostTiles = 64;
+  constexpr std::int64_t kMostTiles = 32;
   const auto depth_taps = static_cast<std::int64_t>(axes[0].taps.size());
   const auto elements = [&](std::int64_t rows, std::int64_t tiles) {
     return depth_taps * plan.rows.length(rows) *
@@ -314,7 +270,7 @@ void ChannelLanes<T>::run_part(const Call& call, int part, std::byte* scratch) c
       const std::int64_t planes = plan.phase.axes[0].count;
       const Range rows = Range::share(problem_.batch * planes * height, row_part, parts_.rows);
       const Range tiles = Range::share(plan.tiles_per_row, tile_part, parts_.tiles);
-      Block block{&plan, group, 0, 0, 0, 0, 0, 0, 0};
+      Block block{&plan, group, 0, 0, 0, 0, 0, 0, 0, 0};
       for (std::int64_t row = rows.begin; row < rows.end;) {
         block.sample = row / height / planes;
         block.depth = row / height % planes;
@@ -326,6 +282,7 @@ void ChannelLanes<T>::run_part(const Call& call, int part, std::byte* scratch) c
           block.tile = t;
           block.tile_end = std::min(tiles.end, t + plan.block_tiles);
           block.first_column = tile_columns(plan, t).begin;
+          block.columns = tile_columns(plan, block.tile_end - 1).end - block.first_column;
           run_block(call, block, panels, scratch);
         }
       }
@@ -340,6 +297,9 @@ void ChannelLanes<T>::run_block(const Call& call, const Block& block, const Rang
   const Strips strips = plan.in_place ? strips_in_place(call, block)
                                       : pack_strips(call, block, scratch);
   T* tiles = reinterpret_cast<T*>(scratch + strips_bytes_);
+  // Whole rows of a dense grid follow one another in the output.
+  const bool whole = plan.phase.dense() && block.columns == plan.phase.axes[2].count;
+  const std::int64_t rows_together = whole ? block.row_end - block.row : 1;
   for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
     for (const KBlock& k : plan.k_blocks) {
       for (std::int64_t row = block.row; row < block.row_end; ++row) {
@@ -347,8 +307,8 @@ void ChannelLanes<T>::run_block(const Call& call, const Block& block, const Rang
       }
     }
     if (channels_last_ && call.epilogue.empty()) continue;
-    for (std::int64_t row = block.row; row < block.row_end; ++row) {
-      finish_row(call, block, row, panel, tiles);
+    for (std::int64_t row = block.row; row < block.row_end; row += rows_together) {
+      finish_rows(call, block, row, rows_together, panel, tiles);
     }
   }
 }
@@ -369,8 +329,6 @@ typename ChannelLanes<T>::Strips ChannelLanes<T>::pack_strips(const Call& call, 
   const Maps<T>& source = call.source;
   const T* base = source.sample(block.sample, block.group * reduced_);
   const std::int64_t all_rows = plan.rows.length(plan.block_rows);
-  const std::int64_t columns =
-      tile_columns(plan, block.tile_end - 1).end - block.first_column;
   T* strips = reinterpret_cast<T*>(scratch);
   const std::int64_t strip = plan.strip_pixels * plan.pixel_elements;
   for (std::size_t d = 0; d < depth.taps.size(); ++d) {
@@ -379,14 +337,14 @@ typename ChannelLanes<T>::Strips ChannelLanes<T>::pack_strips(const Call& call, 
     for (std::int64_t j = 0; j < block.row_end - block.row; ++j) {
       for (std::size_t h = 0; h < height.taps.size(); ++h) {
         const std::int64_t row = j * plan.rows.step + plan.rows.offsets[h];
-        if (plan.rows.shared && read_above(plan.rows, row, j)) continue;
+        if (plan.rows.read_before(row, j)) continue;
         const std::int64_t line =
             padded_source((block.row + j) * height.source_step + height.taps[h].offset,
                           plan.sources[1], problem_.padding_mode);
         const T* from = plane < 0 || line < 0 ? nullptr
                                               : base + (plane * plan.sources[1] + line) *
                                                            plan.sources[2] * source.pixel_stride;
-        pack_strip(plan, source, from, block.first_column, columns,
+        pack_strip(plan, source, from, block.first_column, block.columns,
                    strips + (static_cast<std::int64_t>(d) * all_rows + row) * strip);
       }
     }
@@ -513,18 +471,21 @@ void ChannelLanes<T>::multiply_row(const Call& call, const Block& block, const S
       tile.output = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
       tile.output_pixel_stride = width.step * output.pixel_stride;
     } else {
-      tile.output = tiles + ((row - block.row) * (block.tile_end - block.tile) + t - block.tile) *
-                                kernels_.tile_rows * panel_width;
+      tile.output = tiles + ((row - block.row) * block.columns + columns.begin -
+                             block.first_column) *
+                                panel_width;
       tile.output_pixel_stride = panel_width;
     }
     kernels_.gather_channels_last(tile);
   }
 }
 
-/// Brings the tiles of channels_first home, and applies the epilogue.
+/// Brings rows of channels_first home, and applies the epilogue. The pixels of several rows must
+/// follow one another in the output.
 template <class T>
-void ChannelLanes<T>::finish_row(const Call& call, const Block& block, std::int64_t row,
-                                 std::int64_t panel, const T* tiles) const noexcept {
+void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, std::int64_t row,
+                                  std::int64_t rows, std::int64_t panel,
+                                  const T* tiles) const noexcept {
   const PhasePlan& plan = *block.plan;
   const auto& [depth, height, width] = plan.phase.axes;
   const int panel_width = kernels_.tile_columns;
@@ -532,29 +493,23 @@ void ChannelLanes<T>::finish_row(const Call& call, const Block& block, std::int6
   const std::int64_t first_channel = block.group * produced_ + panel * panel_width;
   const auto channels =
       static_cast<int>(std::min<std::int64_t>(panel_width, produced_ - panel * panel_width));
-  const std::int64_t row_pixel = ((depth.begin + block.depth * depth.step) * output_extent(1) +
-                                  height.begin + row * height.step) *
-                                     output_extent(2) +
-                                 width.begin;
-  for (std::int64_t t = block.tile; t < block.tile_end; ++t) {
-    const Range columns = tile_columns(plan, t);
-    const auto pixels = static_cast<int>(columns.end - columns.begin);
-    const std::int64_t pixel = row_pixel + columns.begin * width.step;
-    T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-    const std::int64_t step = width.step * output.pixel_stride;
-    if (!channels_last_) {
-      const T* from = tiles + ((row - block.row) * (block.tile_end - block.tile) + t - block.tile) *
-                                  kernels_.tile_rows * panel_width;
-      kernels_.transpose(pixels, channels, from, panel_width, 1, to, output.channel_stride, step);
-    }
-    if (call.epilogue.empty()) continue;
-    const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, width.step);
-    if (channels_last_) {
-      kernels_.epilogue(epilogue, pixels, channels, to, step, output.channel_stride);
-    } else {
-      kernels_.epilogue(epilogue, channels, pixels, to, output.channel_stride, step);
-    }
+  const std::int64_t pixels = rows * block.columns;
+  const std::int64_t pixel = ((depth.begin + block.depth * depth.step) * output_extent(1) +
+                              height.begin + row * height.step) *
+                                 output_extent(2) +
+                             width.begin + block.first_column * width.step;
+  const std::int64_t step = width.step * output.pixel_stride;
+  T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
+  const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, width.step);
+  const auto columns = static_cast<int>(pixels);
+  if (channels_last_) {
+    kernels_.epilogue(epilogue, columns, channels, to, step, output.channel_stride);
+    return;
   }
+  kernels_.transpose(pixels, channels, tiles + (row - block.row) * block.columns * panel_width,
+                     panel_width, 1, to, output.channel_stride, step);
+  if (call.epilogue.empty()) return;
+  kernels_.epilogue(epilogue, channels, columns, to, output.channel_stride, step);
 }
 
 template class ChannelLanes<float>;

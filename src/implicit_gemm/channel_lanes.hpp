@@ -7,26 +7,12 @@
 
 #include "convolith/algorithm.hpp"
 #include "epilogue.hpp"
+#include "implicit_gemm/strip_axis.hpp"
 #include "kernels/kernel_table.hpp"
 #include "phases.hpp"
 #include "runtime/threads.hpp"
 
 namespace convolith {
-
-/// One axis of a packed strip. A destination's taps are found at its own index times `step`, plus
-/// the tap's offset: neighbours share what they both read, or each has its taps to itself where
-/// that is shorter.
-struct StripAxis {
-  std::int64_t step;
-  std::vector<std::int64_t> offsets;  ///< of each tap
-  std::int64_t span;                  ///< last offset + 1
-  bool shared;
-
-  StripAxis(const AxisPhase& axis, std::int64_t destinations);
-  std::int64_t length(std::int64_t destinations) const noexcept {
-    return (destinations - 1) * step + span;
-  }
-};
 
 /// Implicit GEMM with output channels as lanes. Each thread packs the rows of the source that a
 /// block of output pixels reads into strips [row][pixel][channel] with the padding in place, so
@@ -69,7 +55,7 @@ class ChannelLanes final : public Execution {
   struct Block {
     const PhasePlan* plan;
     std::int64_t group, sample, depth, row, row_end, tile, tile_end;
-    std::int64_t first_column;  ///< of its first tile
+    std::int64_t first_column, columns;
   };
 
   struct Call {
@@ -111,8 +97,8 @@ class ChannelLanes final : public Execution {
                    T* to, std::int64_t to_stride) const noexcept;
   void multiply_row(const Call& call, const Block& block, const Strips& strips, std::int64_t row,
                     const KBlock& k, std::int64_t panel, T* tiles) const noexcept;
-  void finish_row(const Call& call, const Block& block, std::int64_t row, std::int64_t panel,
-                  const T* tiles) const noexcept;
+  void finish_rows(const Call& call, const Block& block, std::int64_t row, std::int64_t rows,
+                   std::int64_t panel, const T* tiles) const noexcept;
 
   ConvProblem problem_;
   const Kernels<T>& kernels_;

@@ -13,34 +13,99 @@ PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, in
     : problem_(problem),
       kernels_(kernels_for<T>(machine)),
       threads_(threads),
-      adjoint_(problem.direction == Direction::backward_input) {
-  reduced_ = adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group();
-  produced_ = adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group();
-  panels_ = divide_up(produced_, kernels_.tile_rows);
+      channels_last_(problem.layout == Layout::channels_last),
+      phase_(phases(problem, false)[0]),
+      sources_{problem.windows[0].input, problem.windows[1].input, problem.windows[2].input},
+      in_place_(flatten_pointwise(phase_, sources_) && !channels_last_),
+      reduced_(problem.in_channels_per_group()),
+      produced_(problem.out_channels_per_group()),
+      panels_(divide_up(produced_, kernels_.tile_rows)),
+      reduction_(phase_.taps() * reduced_),
+      rows_(phase_.axes[1], std::min<std::int64_t>(phase_.axes[1].count, 4)) {
+  const AxisPhase& width = phase_.axes[2];
+  residues_ = width.source_step;
+  reach_ = (width.taps.back().offset - width.taps.front().offset) / width.source_step;
 
-  // A tile's patches take at most two thirds of L1, those of a block a quarter of L2.
-  const auto patch_row_bytes = static_cast<std::int64_t>(kernels_.tile_columns * sizeof(T));
-  const std::int64_t k_most = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(machine.l1_bytes) * 2 / 3 / patch_row_bytes, 64, kMaxChain);
-  std::int64_t most_reduction = 0, k_block = 0;
-  bool dense = true;
-  for (Phase& phase : phases(problem, adjoint_)) {
-    PhasePlan plan = plan_phase(std::move(phase), k_most);
-    plan.packed_begin = packed_elements_;
-    packed_elements_ += problem.groups * panels_ * plan.reduction * kernels_.tile_rows;
-    k_block = std::max(k_block, divide_up(plan.reduction, plan.k_blocks));
-    most_reduction = std::max(most_reduction, plan.reduction);
-    dense = plan.phase.dense();
-    phases_.push_back(std::move(plan));
+  // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.
+  const auto k_most = std::clamp<std::int64_t>(
+      static_cast<std::int64_t>(machine.l1_bytes / 3 / sizeof(T)) / kernels_.tile_rows, 64,
+      kMaxChain);
+  k_blocks_ = divide_up(reduction_, k_most);
+  cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
+  if (in_place_) {
+    offsets_bytes_ = aligned_bytes<std::int64_t>(reduction_);
+  } else {
+    list_offsets();
+    const auto depth_taps = static_cast<std::int64_t>(phase_.axes[0].taps.size());
+    strips_bytes_ = aligned_bytes<T>(depth_taps * rows_.length(block_rows_) * reduced_ *
+                                     residues_ * strip_pixels_);
   }
-  panel_elements_ = std::max<std::int64_t>(1, kernels_.tile_columns * k_block);
-  block_tiles_ = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)) / panel_elements_, 1, kMostTiles);
-  patches_bytes_ = aligned_bytes<T>(block_tiles_ * panel_elements_);
-  offsets_bytes_ = aligned_bytes<std::int64_t>(most_reduction);
-  scatter_bytes_ =
-      dense ? 0 : aligned_bytes<T>(produced_ * block_tiles_ * kernels_.tile_columns);
+  if (channels_last_) tile_bytes_ = aligned_bytes<T>(kernels_.tile_rows * kernels_.tile_columns);
   parts_ = choose_parts();
+}
+
+/// Whole rows where one fits into `budget` elements, and as many as fit.
+template <class T>
+void PixelLanes<T>::cut_blocks(std::int64_t budget) noexcept {
+  constexpr std::int64_t kMostRows = 64;
+  const auto depth_taps = static_cast<std::int64_t>(phase_.axes[0].taps.size());
+  const auto elements = [&](std::int64_t rows, std::int64_t columns) {
+    return depth_taps * rows_.length(rows) * reduced_ * residues_ * (columns + reach_);
+  };
+  const std::int64_t width = phase_.axes[2].count;
+  const std::int64_t tile = kernels_.tile_columns;
+  std::int64_t tiles = divide_up(width, tile);
+  while (tiles > 1 && elements(1, tiles * tile) > budget) tiles = divide_up(tiles, 2);
+  block_columns_ = std::min(width, tiles * tile);
+  while (block_rows_ < std::min(phase_.axes[1].count, kMostRows) &&
+         elements(block_rows_ + 1, block_columns_) <= budget) {
+    ++block_rows_;
+  }
+  // Rows one vector apart from a power of two, against conflicts in L1.
+  strip_pixels_ = round_up(block_columns_ + reach_, kernels_.lanes) + kernels_.lanes;
+}
+
+/// Terms of the sum in the order of the packed weights: taps, then channels.
+template <class T>
+void PixelLanes<T>::list_offsets() noexcept {
+  const auto& [depth, height, width] = phase_.axes;
+  const std::int64_t channel = residues_ * strip_pixels_;
+  for (std::size_t d = 0; d < depth.taps.size(); ++d) {
+    for (std::size_t h = 0; h < height.taps.size(); ++h) {
+      const std::int64_t row =
+          static_cast<std::int64_t>(d) * rows_.length(block_rows_) + rows_.offsets[h];
+      for (const AxisPhase::Tap& w : width.taps) {
+        const std::int64_t shift = w.offset - width.taps.front().offset;
+        for (std::int64_t c = 0; c < reduced_; ++c) {
+          offsets_.push_back((row * reduced_ + c) * channel + shift % residues_ * strip_pixels_ +
+                             shift / residues_);
+        }
+      }
+    }
+  }
+}
+
+/// The cut whose largest part is smallest; packing strips counts as one panel.
+template <class T>
+typename PixelLanes<T>::Parts PixelLanes<T>::choose_parts() const noexcept {
+  const std::int64_t rows = problem_.batch * phase_.axes[0].count * phase_.axes[1].count;
+  const std::int64_t tiles = divide_up(phase_.axes[2].count, kernels_.tile_columns);
+  Parts best;
+  std::int64_t best_cost = -1;
+  for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
+    for (int r = 1; r * g <= threads_; ++r) {
+      for (int t = 1; t * r * g <= threads_; ++t) {
+        const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * t), panels_));
+        const std::int64_t cost = divide_up(problem_.groups, g) * divide_up(rows, r) *
+                                  divide_up(tiles, t) * (divide_up(panels_, p) + 1);
+        if (best_cost < 0 || cost < best_cost) {
+          best_cost = cost;
+          best = {g, r, t, p};
+        }
+      }
+    }
+  }
+  return best;
 }
 
 template <class T>
@@ -50,45 +115,32 @@ std::size_t PixelLanes<T>::workspace_bytes() const noexcept {
 
 template <class T>
 std::size_t PixelLanes<T>::packed_bytes() const noexcept {
-  return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  return static_cast<std::size_t>(problem_.groups * panels_ * reduction_ * kernels_.tile_rows) *
+         sizeof(T);
 }
 
-/// Panels [phase][group][panel][tap][reduced channel][lane].
+/// Panels [group][panel][tap][input channel][row].
 template <class T>
 void PixelLanes<T>::pack(const void* weight, void* packed) const noexcept {
   const std::int64_t taps = problem_.taps();
-  const std::int64_t in_stride = taps;
-  const std::int64_t out_stride = taps * problem_.in_channels_per_group();
-  const std::int64_t lane_stride = adjoint_ ? in_stride : out_stride;
-  const std::int64_t reduced_stride = adjoint_ ? out_stride : in_stride;
   parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
     const Range channels = panel_channels(index % panels_);
     const T* from = static_cast<const T*>(weight) +
-                    index / panels_ * problem_.out_channels_per_group() * out_stride +
-                    channels.begin * lane_stride;
-    const auto width = static_cast<int>(kernels_.tile_rows);
+                    (index / panels_ * produced_ + channels.begin) * reduction_;
+    T* panel = static_cast<T*>(packed) + index * reduction_ * kernels_.tile_rows;
     const auto valid = static_cast<int>(channels.end - channels.begin);
-    for (const PhasePlan& plan : phases_) {
-      T* panel = static_cast<T*>(packed) + plan.packed_begin + index * plan.reduction * kernels_.tile_rows;
-      if (!adjoint_ && taps > 1) {
-        kernels_.pack_taps(width, valid, from, lane_stride, reduced_, taps, plan.places.data(),
-                           panel);
-        continue;
-      }
-      for (std::int64_t t = 0; t < taps; ++t) {
-        if (plan.places[t] < 0) continue;
-        kernels_.pack_panel(width, valid, reduced_, from + t, lane_stride, reduced_stride,
-                            panel + plan.places[t] * reduced_ * kernels_.tile_rows);
-      }
+    // Taps keep the kernel's order: tap t of every channel is a panel of its own.
+    for (std::int64_t t = 0; t < taps; ++t) {
+      kernels_.pack_panel(kernels_.tile_rows, valid, reduced_, from + t, reduction_, taps,
+                          panel + t * reduced_ * kernels_.tile_rows);
     }
   });
 }
 
 template <class T>
 void PixelLanes<T>::run(const ConvArguments& arguments, const void* packed,
-         void* workspace) const noexcept {
-  const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
-                  typed<T>(adjoint_ ? arguments.x : arguments.y),
+                        void* workspace) const noexcept {
+  const Call call{typed<T>(arguments.x), typed<T>(arguments.y),
                   BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
   parallel(std::min(threads_, parts_.count()), [&](int thread, int team) {
     auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
@@ -96,343 +148,190 @@ void PixelLanes<T>::run(const ConvArguments& arguments, const void* packed,
   });
 }
 
-template <class T>
-typename PixelLanes<T>::PhasePlan PixelLanes<T>::plan_phase(Phase&& phase, std::int64_t k_most) const {
-  PhasePlan plan{};
-  plan.phase = std::move(phase);
-  const auto& axes = plan.phase.axes;
-  plan.reduction = plan.phase.taps() * reduced_;
-  plan.k_blocks = std::max<std::int64_t>(1, divide_up(plan.reduction, k_most));
-  const bool dense = plan.phase.dense();
-  plan.runs = dense ? 1 : axes[0].count * axes[1].count;
-  plan.run_pixels = dense ? plan.phase.pixels() : axes[2].count;
-  plan.tiles_per_run = divide_up(plan.run_pixels, kernels_.tile_columns);
-  plan.places.assign(static_cast<std::size_t>(problem_.taps()), -1);
-  std::int64_t place = 0;
-  for (const AxisPhase::Tap& d : axes[0].taps) {
-    for (const AxisPhase::Tap& h : axes[1].taps) {
-      for (const AxisPhase::Tap& w : axes[2].taps) {
-        plan.places[(d.tap * problem_.windows[1].kernel + h.tap) * problem_.windows[2].kernel +
-                    w.tap] = place++;
-      }
-    }
-  }
-  return plan;
-}
-
-/// The cut whose largest part is smallest; packing patches counts as one panel.
-template <class T>
-typename PixelLanes<T>::Parts PixelLanes<T>::choose_parts() const noexcept {
-  std::int64_t tiles = 0;
-  for (const PhasePlan& plan : phases_) tiles += problem_.batch * plan.tiles();
-  Parts best;
-  std::int64_t best_cost = -1;
-  for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
-    for (int t = 1; t * g <= threads_; ++t) {
-      const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * t), panels_));
-      const std::int64_t cost =
-          divide_up(problem_.groups, g) * divide_up(tiles, t) * (divide_up(panels_, p) + 1);
-      if (best_cost < 0 || cost < best_cost) {
-        best_cost = cost;
-        best = {g, t, p};
-      }
-    }
-  }
-  return best;
-}
 /// Output channels of a panel, from the group's first: equal rows.
 template <class T>
 Range PixelLanes<T>::panel_channels(std::int64_t panel) const noexcept {
   return Range::share(produced_, static_cast<int>(panel), static_cast<int>(panels_));
 }
-template <class T>
-typename PixelLanes<T>::Tile PixelLanes<T>::tile_at(const PhasePlan& plan,
-                                                    std::int64_t index) const noexcept {
-  const std::int64_t begin = index % plan.tiles_per_run * kernels_.tile_columns;
-  index /= plan.tiles_per_run;
-  const std::int64_t run = index % plan.runs;
-  return {index / plan.runs, run * plan.run_pixels + begin,
-          std::min<std::int64_t>(kernels_.tile_columns, plan.run_pixels - begin)};
-}
-
-
-/// Pixel of the output array at which destination `index` of a phase stands.
-template <class T>
-std::int64_t PixelLanes<T>::output_pixel(const Phase& phase, std::int64_t index) const noexcept {
-  const auto& [d, h, w] = phase.axes;
-  const std::int64_t column = index % w.count;
-  const std::int64_t row = index / w.count % h.count;
-  const std::int64_t plane = index / w.count / h.count;
-  const auto extent = [&](int axis) {
-    return adjoint_ ? problem_.windows[axis].input : problem_.windows[axis].output;
-  };
-  return ((d.begin + plane * d.step) * extent(1) + h.begin + row * h.step) * extent(2) + w.begin +
-         column * w.step;
-}
 
 template <class T>
-std::int64_t PixelLanes<T>::source_extent(int axis) const noexcept {
-  return adjoint_ ? problem_.windows[axis].output : problem_.windows[axis].input;
-}
-
-/// The source coordinate under a tap, or -1 in padding.
-template <class T>
-std::int64_t PixelLanes<T>::source_at(const AxisPhase& axis, int number, std::int64_t j,
-                       std::int64_t offset) const noexcept {
-  return padded_source(j * axis.source_step + offset, source_extent(number),
-                       problem_.padding_mode);
+Range PixelLanes<T>::k_range(std::int64_t k_block) const noexcept {
+  return Range::share(reduction_, static_cast<int>(k_block), static_cast<int>(k_blocks_));
 }
 
 template <class T>
 void PixelLanes<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
-  const int panel_part = part % parts_.panels;
-  const int tile_part = part / parts_.panels % parts_.tiles;
-  const int group_part = part / parts_.panels / parts_.tiles;
-  const Range panels = Range::share(panels_, panel_part, parts_.panels);
-  const Range groups = Range::share(problem_.groups, group_part, parts_.groups);
+  const Range panels = Range::share(panels_, part % parts_.panels, parts_.panels);
+  part /= parts_.panels;
+  const std::int64_t width = phase_.axes[2].count;
+  const std::int64_t tile = kernels_.tile_columns;
+  const Range tiles = Range::share(divide_up(width, tile), part % parts_.tiles, parts_.tiles);
+  part /= parts_.tiles;
+  const std::int64_t height = phase_.axes[1].count;
+  const std::int64_t planes = phase_.axes[0].count;
+  const Range rows =
+      Range::share(problem_.batch * planes * height, part % parts_.rows, parts_.rows);
+  const Range groups = Range::share(problem_.groups, part / parts_.rows, parts_.groups);
+  const std::int64_t column_end = std::min(width, tiles.end * tile);
   for (std::int64_t group = groups.begin; group < groups.end; ++group) {
-    for (const PhasePlan& plan : phases_) {
-      const Range tiles =
-          Range::share(problem_.batch * plan.tiles(), tile_part, parts_.tiles);
-      const std::int64_t count = tiles.end - tiles.begin;
-      const auto blocks = static_cast<int>(divide_up(count, block_tiles_));
-      for (int b = 0; b < blocks; ++b) {
-        const Range range = Range::share(count, b, blocks);
-        Block block{plan, group};
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-          block.tile[block.tiles++] = tile_at(plan, tiles.begin + t);
-        }
+    for (std::int64_t row = rows.begin; row < rows.end;) {
+      Block block{group, row / height / planes, row / height % planes, row % height, 0, 0, 0};
+      block.row_end = std::min({height, block.row + block_rows_, block.row + rows.end - row});
+      row += block.row_end - block.row;
+      for (block.column = tiles.begin * tile; block.column < column_end;
+           block.column += block_columns_) {
+        block.column_end = std::min(column_end, block.column + block_columns_);
         run_block(call, block, panels, scratch);
       }
     }
   }
 }
+
 template <class T>
 void PixelLanes<T>::run_block(const Call& call, const Block& block, const Range& panels,
                               std::byte* scratch) const noexcept {
-  const PhasePlan& plan = block.plan;
-  const bool scattered = scatter_bytes_ > 0;
-  for (int k_block = 0; k_block < plan.k_blocks; ++k_block) {
-    const Range k = Range::share(plan.reduction, k_block, static_cast<int>(plan.k_blocks));
-    const bool last = k_block + 1 == plan.k_blocks;
-    pack_patches(call, block, k, scratch);
-    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      const T* weight =
-          call.packed + plan.packed_begin +
-          ((block.group * panels_ + panel) * plan.reduction + k.begin) * kernels_.tile_rows;
-      const Range channels = panel_channels(panel);
-      for (int t = 0; t < block.tiles; ++t) {
-        const T* patches = reinterpret_cast<const T*>(scratch) + t * panel_elements_;
-        kernels_.gemm_tile(static_cast<int>(channels.end - channels.begin),
-                           static_cast<int>(block.tile[t].count), k.end - k.begin, weight, patches,
-                           scattered ? scatter_tile(scratch, t, channels.begin)
-                                     : output_at(call, block, t, channels),
-                           scattered ? block_tiles_ * kernels_.tile_columns
-                                     : call.output.channel_stride,
-                           k_block > 0);
-        if (last) finish(call, block, t, channels, scratch);
-      }
+  const Strips strips =
+      in_place_ ? strips_in_place(call, block, scratch) : pack_strips(call, block, scratch);
+  T* tile = reinterpret_cast<T*>(scratch + strips_bytes_);
+  for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    for (std::int64_t row = block.row; row < block.row_end; ++row) {
+      multiply_row(call, block, strips, row, panel, tile);
     }
   }
 }
 
-
 template <class T>
-T* PixelLanes<T>::output_at(const Call& call, const Block& block, int t, const Range& channels) const noexcept {
-  const Tile& tile = block.tile[t];
-  return call.output.sample(tile.sample, block.group * produced_ + channels.begin) +
-         output_pixel(block.plan.phase, tile.first) * call.output.pixel_stride;
-}
-template <class T>
-T* PixelLanes<T>::scatter_tile(std::byte* scratch, int t, std::int64_t channel) const noexcept {
-  return reinterpret_cast<T*>(scratch + patches_bytes_ + offsets_bytes_) +
-         (channel * block_tiles_ + t) * kernels_.tile_columns;
-}
-/// Scatters, and applies the epilogue to the finished tile.
-template <class T>
-void PixelLanes<T>::finish(const Call& call, const Block& block, int t, const Range& channels,
-                           std::byte* scratch) const noexcept {
-  const Tile& tile = block.tile[t];
-  const Phase& phase = block.plan.phase;
-  const auto pixels = static_cast<int>(tile.count);
-  const auto produced = static_cast<int>(channels.end - channels.begin);
-  const std::int64_t pixel_step = phase.axes[2].step;
-  const std::int64_t step = pixel_step * call.output.pixel_stride;
-  T* to = output_at(call, block, t, channels);
-  if (scatter_bytes_ > 0) {
-    for (int c = 0; c < produced; ++c) {
-      const T* from = scatter_tile(scratch, t, channels.begin + c);
-      for (int i = 0; i < pixels; ++i) to[c * call.output.channel_stride + i * step] = from[i];
-    }
-  }
-  if (call.epilogue.empty()) return;
-  kernels_.epilogue(call.epilogue.tile(tile.sample, block.group * produced_ + channels.begin,
-                                       output_pixel(phase, tile.first), pixel_step),
-                    produced, pixels, to, call.output.channel_stride, step);
+typename PixelLanes<T>::Strips PixelLanes<T>::strips_in_place(const Call& call, const Block& block,
+                                                              std::byte* scratch) const noexcept {
+  auto* offsets = reinterpret_cast<std::int64_t*>(scratch + strips_bytes_ + tile_bytes_);
+  for (std::int64_t c = 0; c < reduced_; ++c) offsets[c] = c * call.source.channel_stride;
+  return {call.source.sample(block.sample, block.group * reduced_) +
+              block.column * call.source.pixel_stride,
+          offsets, 0};
 }
 
-
-/// A kernel of one tap that reads every source in order: the patches are the source itself.
 template <class T>
-bool PixelLanes<T>::reads_in_place(const PhasePlan& plan) const noexcept {
-  if (plan.phase.taps() != 1 || !plan.phase.dense()) return false;
-  for (int axis = 0; axis < kSpatialAxes; ++axis) {
-    const AxisPhase& a = plan.phase.axes[axis];
-    if (a.source_step != 1 || a.taps[0].offset != 0 || a.count != source_extent(axis)) {
-      return false;
-    }
-  }
-  return true;
-}
-template <class T>
-void PixelLanes<T>::pack_patches(const Call& call, const Block& block, const Range& k,
-                                 std::byte* scratch) const noexcept {
-  const PhasePlan& plan = block.plan;
+typename PixelLanes<T>::Strips PixelLanes<T>::pack_strips(const Call& call, const Block& block,
+                                                          std::byte* scratch) const noexcept {
+  const auto& [depth, height, width] = phase_.axes;
   const Maps<T>& source = call.source;
-  auto* offsets = reinterpret_cast<std::int64_t*>(scratch + patches_bytes_);
-  list_offsets(plan, source, k, offsets);
-  for (int t = 0; t < block.tiles; ++t) {
-    const Tile& tile = block.tile[t];
-    T* panel = reinterpret_cast<T*>(scratch) + t * panel_elements_;
-    const T* base = source.sample(tile.sample, block.group * reduced_);
-    const std::int64_t start = interior_start(plan, tile, source);
-    if (start >= 0) {
-      kernels_.pack_offsets(k.end - k.begin, offsets, base + start,
-                            plan.phase.axes[2].source_step * source.pixel_stride,
-                            static_cast<int>(tile.count), panel);
-    } else {
-      pack_tile(plan, tile, source, base, k, panel);
-    }
-  }
-}
-
-
-/// Offsets of the elements [k.begin, k.end) of a patch from its first one.
-template <class T>
-void PixelLanes<T>::list_offsets(const PhasePlan& plan, const Maps<T>& source, const Range& k,
-                  std::int64_t* offsets) const noexcept {
-  const auto& [depth, height, width] = plan.phase.axes;
-  const auto width_taps = static_cast<std::int64_t>(width.taps.size());
-  const auto height_taps = static_cast<std::int64_t>(height.taps.size());
-  for (std::int64_t e = k.begin; e < k.end;) {
-    const std::int64_t tap = e / reduced_;
-    const std::int64_t end = std::min(k.end, (tap + 1) * reduced_);
-    const auto from_first = [](const AxisPhase& axis, std::int64_t t) {
-      return axis.taps[t].offset - axis.taps[0].offset;
-    };
-    const std::int64_t pixel =
-        (from_first(depth, tap / width_taps / height_taps) * source_extent(1) +
-         from_first(height, tap / width_taps % height_taps)) *
-            source_extent(2) +
-        from_first(width, tap % width_taps);
-    for (; e < end; ++e) {
-      *offsets++ =
-          pixel * source.pixel_stride + (e - tap * reduced_) * source.channel_stride;
-    }
-  }
-}
-
-/// Offset of the first element of the tile's first patch where all of the tile lies in one row
-/// and no tap in padding, else -1.
-template <class T>
-std::int64_t PixelLanes<T>::interior_start(const PhasePlan& plan, const Tile& tile,
-                            const Maps<T>& source) const noexcept {
-  if (plan.reduction == 0) return -1;
-  const auto& [depth, height, width] = plan.phase.axes;
-  const std::int64_t w = tile.first % width.count;
-  if (reads_in_place(plan)) return tile.first * source.pixel_stride;
-  if (w + tile.count > width.count) return -1;
-  const auto inside = [&](const AxisPhase& axis, int number, std::int64_t first,
-                          std::int64_t last) {
-    return first * axis.source_step + axis.taps.front().offset >= 0 &&
-           last * axis.source_step + axis.taps.back().offset < source_extent(number);
-  };
-  const std::int64_t h = tile.first / width.count % height.count;
-  const std::int64_t d = tile.first / width.count / height.count;
-  if (!inside(width, 2, w, w + tile.count - 1) || !inside(height, 1, h, h) ||
-      !inside(depth, 0, d, d)) {
-    return -1;
-  }
-  const auto first_source = [](const AxisPhase& axis, std::int64_t j) {
-    return j * axis.source_step + axis.taps[0].offset;
-  };
-  return ((first_source(depth, d) * source_extent(1) + first_source(height, h)) *
-              source_extent(2) +
-          first_source(width, w)) *
-         source.pixel_stride;
-}
-
-template <class T>
-void PixelLanes<T>::pack_tile(const PhasePlan& plan, const Tile& tile, const Maps<T>& source,
-                       const T* base, const Range& k, T* panel) const noexcept {
-  const auto& [depth, height, width] = plan.phase.axes;
-  const auto width_taps = static_cast<std::int64_t>(width.taps.size());
-  const auto height_taps = static_cast<std::int64_t>(height.taps.size());
-  const std::int64_t step = width.source_step * source.pixel_stride;
-  constexpr int kMostPieces = 64;  // a lane is in one piece at most
-  for (std::int64_t e = k.begin; e < k.end;) {
-    const std::int64_t tap = e / reduced_;
-    const std::int64_t end = std::min(k.end, (tap + 1) * reduced_);
-    const std::int64_t depth_offset = depth.taps[tap / width_taps / height_taps].offset;
-    const std::int64_t height_offset = height.taps[tap / width_taps % height_taps].offset;
-    const std::int64_t width_offset = width.taps[tap % width_taps].offset;
-    for (int first = 0; first < tile.count; first += kernels_.lanes) {
-      const auto lanes = static_cast<int>(std::min<std::int64_t>(kernels_.lanes, tile.count - first));
-      LanePiece<T> pieces[kMostPieces];
-      int count = 0;
-      for (int lane = 0; lane < lanes;) {
-        const std::int64_t p = tile.first + first + lane;
-        const std::int64_t w = p % width.count;
-        const auto row_lanes =
-            static_cast<int>(std::min<std::int64_t>(lanes - lane, width.count - w));
-        const std::int64_t plane =
-            source_at(depth, 0, p / width.count / height.count, depth_offset);
+  const T* base = source.sample(block.sample, block.group * reduced_);
+  T* strips = reinterpret_cast<T*>(scratch);
+  const std::int64_t strip = reduced_ * residues_ * strip_pixels_;
+  for (std::size_t d = 0; d < depth.taps.size(); ++d) {
+    const std::int64_t plane = padded_source(block.depth * depth.source_step + depth.taps[d].offset,
+                                             sources_[0], problem_.padding_mode);
+    for (std::int64_t j = 0; j < block.row_end - block.row; ++j) {
+      for (std::size_t h = 0; h < height.taps.size(); ++h) {
+        const std::int64_t row = j * rows_.step + rows_.offsets[h];
+        if (rows_.read_before(row, j)) continue;
         const std::int64_t line =
-            source_at(height, 1, p / width.count % height.count, height_offset);
-        if (plane >= 0 && line >= 0) {
-          const T* row = base + (plane * source_extent(1) + line) * source_extent(2) *
-                                    source.pixel_stride +
-                         (e - tap * reduced_) * source.channel_stride;
-          count += list_pieces(width, row, source.pixel_stride, w, width_offset, lane, row_lanes,
-                               pieces + count);
-        }
-        lane += row_lanes;
+            padded_source((block.row + j) * height.source_step + height.taps[h].offset,
+                          sources_[1], problem_.padding_mode);
+        const T* from = plane < 0 || line < 0
+                            ? nullptr
+                            : base + (plane * sources_[1] + line) * sources_[2] *
+                                         source.pixel_stride;
+        pack_strip(source, from, block.column, block.column_end - block.column,
+                   strips + (static_cast<std::int64_t>(d) * rows_.length(block_rows_) + row) *
+                                strip);
       }
-      kernels_.pack_lanes(pieces, count, step, end - e, source.channel_stride,
-                          panel + (e - k.begin) * kernels_.tile_columns + first);
     }
-    e = end;
+  }
+  return {strips, offsets_.data(), rows_.step * strip};
+}
+
+/// The pixels that `columns` outputs from `first_column` on read from one line of the source.
+template <class T>
+void PixelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
+                               std::int64_t columns, T* strip) const noexcept {
+  const AxisPhase& width = phase_.axes[2];
+  const std::int64_t step = width.source_step;
+  const std::int64_t channel = residues_ * strip_pixels_;
+  const std::int64_t count = columns + reach_;
+  for (std::int64_t residue = 0; residue < residues_; ++residue, strip += strip_pixels_) {
+    // Pixel j of the residue comes from j * step + offset.
+    const std::int64_t offset = first_column * step + width.taps.front().offset + residue;
+    const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-offset, step), 0, count);
+    const std::int64_t end =
+        line == nullptr ? begin : std::clamp(divide_up(sources_[2] - offset, step), begin, count);
+    if (begin < end) {
+      pack_pixels(source, line + (offset + begin * step) * source.pixel_stride, end - begin,
+                  strip + begin);
+    }
+    const auto pad = [&](std::int64_t j) {
+      const std::int64_t at =
+          line == nullptr ? -1
+                          : padded_source(offset + j * step, sources_[2], problem_.padding_mode);
+      const T* from = line + std::max<std::int64_t>(at, 0) * source.pixel_stride;
+      for (std::int64_t c = 0; c < reduced_; ++c) {
+        strip[c * channel + j] = at < 0 ? T(0) : from[c * source.channel_stride];
+      }
+    };
+    // Beyond what the last tap reads, a residue may point past all padding.
+    const std::int64_t last = (columns - 1) * step + width.taps.back().offset;
+    const std::int64_t needed =
+        std::clamp<std::int64_t>(divide_up(first_column * step + last + 1 - offset, step), end, count);
+    for (std::int64_t j = 0; j < begin; ++j) pad(j);
+    for (std::int64_t j = end; j < needed; ++j) pad(j);
   }
 }
 
-/// Pieces for lanes [lane, lane + lanes), which hold destinations w, w + 1, ... of one row.
+/// `count` pixels of all input channels, the stride apart in the source, pixels together.
 template <class T>
-std::int64_t PixelLanes<T>::list_pieces(const AxisPhase& width, const T* row, std::int64_t pixel_stride,
-                         std::int64_t w, std::int64_t offset, int lane, int lanes,
-                         LanePiece<T>* pieces) const noexcept {
-  const std::int64_t step = width.source_step;
-  const std::int64_t extent = source_extent(2);
-  const std::int64_t column = w * step + offset;  // of the first lane
-  // 0 <= column + i * step < extent
-  const std::int64_t inside_begin =
-      std::clamp<std::int64_t>(divide_up(-column, step), 0, lanes);
-  const std::int64_t inside_end =
-      std::clamp<std::int64_t>(divide_up(extent - column, step), inside_begin, lanes);
-  LanePiece<T>* piece = pieces;
-  const auto single = [&](std::int64_t i) {
-    const std::int64_t at = padded_source(column + i * step, extent, problem_.padding_mode);
-    const auto l = static_cast<int>(lane + i);
-    if (at >= 0) *piece++ = {row + (at - l * step) * pixel_stride, l, l + 1};
-  };
-  if (problem_.padding_mode != PaddingMode::zeros) {
-    for (std::int64_t i = 0; i < inside_begin; ++i) single(i);
-    for (std::int64_t i = inside_end; i < lanes; ++i) single(i);
+void PixelLanes<T>::pack_pixels(const Maps<T>& source, const T* from, std::int64_t count,
+                                T* to) const noexcept {
+  const std::int64_t step = phase_.axes[2].source_step * source.pixel_stride;
+  const std::int64_t channel = residues_ * strip_pixels_;
+  if (channels_last_) {
+    kernels_.transpose(count, reduced_, from, step, source.channel_stride, to, channel, 1);
+    return;
   }
-  if (inside_begin < inside_end) {
-    *piece++ = {row + (column - lane * step) * pixel_stride,
-                static_cast<int>(lane + inside_begin), static_cast<int>(lane + inside_end)};
+  for (std::int64_t c = 0; c < reduced_; ++c) {
+    kernels_.copy_strided(count, from + c * source.channel_stride, step, to + c * channel);
   }
-  return piece - pieces;
+}
+
+/// The sums of one output row and panel of output channels, tile by tile.
+template <class T>
+void PixelLanes<T>::multiply_row(const Call& call, const Block& block, const Strips& strips,
+                                 std::int64_t row, std::int64_t panel, T* tile) const noexcept {
+  const Range channels = panel_channels(panel);
+  const auto produced = static_cast<int>(channels.end - channels.begin);
+  const std::int64_t first_channel = block.group * produced_ + channels.begin;
+  const T* weight = call.packed +
+                    (block.group * panels_ + panel) * reduction_ * kernels_.tile_rows;
+  const T* source = strips.data + (row - block.row) * strips.row_stride;
+  const Maps<T>& output = call.output;
+  for (std::int64_t column = block.column; column < block.column_end;
+       column += kernels_.tile_columns) {
+    const auto pixels = static_cast<int>(
+        std::min<std::int64_t>(kernels_.tile_columns, block.column_end - column));
+    const std::int64_t pixel =
+        (block.depth * phase_.axes[1].count + row) * phase_.axes[2].count + column;
+    T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
+    for (std::int64_t b = 0; b < k_blocks_; ++b) {
+      const Range k = k_range(b);
+      kernels_.gemm_offsets_tile(produced, pixels, k.end - k.begin,
+                                 weight + k.begin * kernels_.tile_rows,
+                                 source + column - block.column, strips.offsets + k.begin,
+                                 channels_last_ ? tile : to,
+                                 channels_last_ ? kernels_.tile_columns : output.channel_stride,
+                                 b > 0);
+    }
+    const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel);
+    if (channels_last_) {
+      kernels_.transpose(produced, pixels, tile, kernels_.tile_columns, 1, to, output.pixel_stride,
+                         output.channel_stride);
+      if (!call.epilogue.empty()) {
+        kernels_.epilogue(epilogue, pixels, produced, to, output.pixel_stride,
+                          output.channel_stride);
+      }
+    } else if (!call.epilogue.empty()) {
+      kernels_.epilogue(epilogue, produced, pixels, to, output.channel_stride,
+                        output.pixel_stride);
+    }
+  }
 }
 
 template class PixelLanes<float>;

@@ -49,6 +49,68 @@ void gemm_tile(int rows, int columns, std::int64_t k, const T* a, const T* b, T*
                                                       accumulate);
 }
 
+/// The same with rows of B anywhere; `columns` may end in a vector, beyond which B is not read.
+template <class T, int kRows, int kVectors, bool kPartial>
+void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int64_t* offsets,
+                          T* c, std::int64_t c_row_stride, int columns, bool accumulate) {
+  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
+  const int last = columns - (kVectors - 1) * kLanes<T>;
+  Vec<T> sum[kRows][kVectors] = {};
+  CONVOLITH_UNROLL(2)
+  for (std::int64_t p = 0; p < k; ++p) {
+    const T* from = b + offsets[p];
+    Vec<T> column[kVectors];
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) {
+      column[v] = kPartial && v == kVectors - 1 ? load_partial(from + v * kLanes<T>, last)
+                                                : load(from + v * kLanes<T>);
+    }
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> row = broadcast(a[r]);
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
+    }
+    a += kTileRows;
+  }
+  store_tile<T, kRows, kVectors>(sum, c, c_row_stride, columns, accumulate);
+}
+
+template <class T>
+struct GemmOffsetsTile {
+  template <int kRows>
+  struct Rows {
+    template <int kVectors>
+    static void run_vectors(std::int64_t k, const T* a, const T* b, const std::int64_t* offsets,
+                            T* c, std::int64_t c_row_stride, int columns, bool accumulate) {
+      if (columns == kVectors * kLanes<T>) {
+        gemm_offsets_tile_of<T, kRows, kVectors, false>(k, a, b, offsets, c, c_row_stride, columns,
+                                                        accumulate);
+      } else {
+        gemm_offsets_tile_of<T, kRows, kVectors, true>(k, a, b, offsets, c, c_row_stride, columns,
+                                                       accumulate);
+      }
+    }
+    static void run(int columns, std::int64_t k, const T* a, const T* b,
+                    const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
+                    bool accumulate) {
+      if (columns > kLanes<T>) {
+        run_vectors<2>(k, a, b, offsets, c, c_row_stride, columns, accumulate);
+      } else {
+        run_vectors<1>(k, a, b, offsets, c, c_row_stride, columns, accumulate);
+      }
+    }
+  };
+};
+
+template <class T>
+void gemm_offsets_tile(int rows, int columns, std::int64_t k, const T* a, const T* b,
+                       const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
+                       bool accumulate) {
+  ForRows<GemmOffsetsTile<T>::template Rows, kTileRows>::run(rows, columns, k, a, b, offsets, c,
+                                                             c_row_stride, accumulate);
+}
+
 /// The same with a row of A contiguous, as pixels lie in channels_last.
 template <class T, int kRows, int kVectors>
 void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b, T* c,

@@ -75,13 +75,6 @@ struct CopySegment {
   std::int64_t count;
 };
 
-/// Lanes [begin, end) of a vector of pixels; source is where lane 0 would be read.
-template <class T>
-struct LanePiece {
-  const T* source;
-  int begin, end;
-};
-
 template <class T>
 struct Kernels {
   int lanes;         ///< of a vector
@@ -97,20 +90,19 @@ struct Kernels {
                          std::int64_t a_row_stride, const T* b, T* c, std::int64_t c_row_stride,
                          bool accumulate);
 
+  /// The same as gemm_tile with rows of B where they lie: b[offsets[k] + column].
+  void (*gemm_offsets_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b,
+                            const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
+                            bool accumulate);
+
   /// panel[p][i] = source[i * lane_stride + p * k_stride] for i < valid, 0 for valid <= i < width
   void (*pack_panel)(int width, int valid, std::int64_t k, const T* source,
                      std::int64_t lane_stride, std::int64_t k_stride, T* panel);
 
   void (*copy_segments)(const CopySegment<T>* segments, int count);
 
-  /// One vector of a panel of tile_columns pixels: panel[c * tile_columns + lane] is the pixel of
-  /// channel c that a piece has for the lane, or 0. Neighbouring lanes lie `step` apart.
-  void (*pack_lanes)(const LanePiece<T>* pieces, int count, std::int64_t step,
-                     std::int64_t channels, std::int64_t channel_stride, T* panel);
-
-  /// panel[k * tile_columns + lane] = source[offsets[k] + lane * step] for lane < lanes
-  void (*pack_offsets)(std::int64_t count, const std::int64_t* offsets, const T* source,
-                       std::int64_t step, int lanes, T* panel);
+  /// destination[i] = source[i * step]
+  void (*copy_strided)(std::int64_t count, const T* source, std::int64_t step, T* destination);
 
   /// destination[j * row_stride + i * step] = source[i * row_stride + j * step], each with its own
   /// strides, for i < rows and j < columns

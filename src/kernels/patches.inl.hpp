@@ -42,76 +42,23 @@ CONVOLITH_INLINE Vec<T> load_lanes(const T* p, std::int64_t step, int begin, int
 }
 
 template <class T>
-void pack_lanes(const LanePiece<T>* pieces, int count, std::int64_t step, std::int64_t channels,
-                std::int64_t channel_stride, T* panel) {
-  if (count == 0) {
-    for (std::int64_t c = 0; c < channels; ++c) store<T>(panel + c * kTileColumns<T>, zero<T>());
-    return;
-  }
-  const LanePiece<T>& first = pieces[0];
-  if (count == 1 && step == 1 && first.begin == 0 && first.end == kLanes<T>) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      store<T>(panel + c * kTileColumns<T>, load(first.source + c * channel_stride));
-    }
-  } else if (count == 1 && step == 1) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      store<T>(panel + c * kTileColumns<T>,
-               load_between(first.source + c * channel_stride, first.begin, first.end, zero<T>()));
-    }
-  } else if (count == 2 && step == 1) {
-    const LanePiece<T>& second = pieces[1];
-    for (std::int64_t c = 0; c < channels; ++c) {
-      const Vec<T> v =
-          load_between(first.source + c * channel_stride, first.begin, first.end, zero<T>());
-      store<T>(panel + c * kTileColumns<T>,
-               load_between(second.source + c * channel_stride, second.begin, second.end, v));
-    }
-  } else {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      Vec<T> v = zero<T>();
-      for (int i = 0; i < count; ++i) {
-        v = either<T>(v, load_lanes<T>(pieces[i].source + c * channel_stride, step, pieces[i].begin,
-                                       pieces[i].end));
-      }
-      store<T>(panel + c * kTileColumns<T>, v);
+void copy_strided(std::int64_t count, const T* source, std::int64_t step, T* destination) {
+  std::int64_t i = 0;
+  if (step == 1) {
+    for (; i + kLanes<T> <= count; i += kLanes<T>) store<T>(destination + i, load(source + i));
+  } else if (step == 2) {
+    for (; i + kLanes<T> <= count; i += kLanes<T>) {
+      store<T>(destination + i, load_every_other(source + 2 * i));
     }
   }
-}
-
-template <class T>
-void pack_offsets(std::int64_t count, const std::int64_t* offsets, const T* source,
-                  std::int64_t step, int lanes, T* panel) {
-  if (step == 1 && lanes == kTileColumns<T>) {
-    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
-      const T* from = source + offsets[k];
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kTileVectors; ++v) {
-        store<T>(panel + v * kLanes<T>, load(from + v * kLanes<T>));
-      }
-    }
-  } else if (step == 2 && lanes == kTileColumns<T>) {
-    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
-      const T* from = source + offsets[k];
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kTileVectors; ++v) {
-        store<T>(panel + v * kLanes<T>, load_every_other(from + 2 * v * kLanes<T>));
-      }
-    }
-  } else {
-    for (std::int64_t k = 0; k < count; ++k, panel += kTileColumns<T>) {
-      const T* from = source + offsets[k];
-      for (int first = 0; first < lanes; first += kLanes<T>) {
-        const int valid = lanes - first < kLanes<T> ? lanes - first : kLanes<T>;
-        store<T>(panel + first, load_lanes<T>(from + first * step, step, 0, valid));
-      }
-    }
-  }
+  for (; i < count; ++i) destination[i] = source[i * step];
 }
 
 template <class T>
 void transpose_matrix(std::int64_t rows, std::int64_t columns, const T* source,
                       std::int64_t source_row_stride, std::int64_t source_step, T* destination,
                       std::int64_t destination_row_stride, std::int64_t destination_step) {
+  constexpr int kAhead = 2;  // squares
   const auto upto = [](std::int64_t left) {
     return left < kLanes<T> ? static_cast<int>(left) : kLanes<T>;
   };
@@ -137,6 +84,8 @@ void transpose_matrix(std::int64_t rows, std::int64_t columns, const T* source,
       CONVOLITH_UNROLL(16)
       for (int r = 0; r < kLanes<T>; ++r) {
         if (r < width) {
+          // Rows of the destination may lie a page apart, where no hardware prefetcher follows.
+          __builtin_prefetch(to + kAhead * kLanes<T> * destination_step, 1);
           if (destination_step == 1) {
             store_upto<T>(to, square[r], height);
           } else {

@@ -287,12 +287,6 @@ CONVOLITH_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return (Vec<T>)((mask & (Mask<T>)a) | (~mask & (Mask<T>)b));
 }
 
-/// The union of two vectors that have zeros where the other has not; keeps the sign of zeros.
-template <class T>
-CONVOLITH_INLINE Vec<T> either(Vec<T> a, Vec<T> b) {
-  return (Vec<T>)((Mask<T>)a | (Mask<T>)b);
-}
-
 /// The greater; a NaN in `a` stays, one in `b` is lost.
 template <class T>
 CONVOLITH_INLINE Vec<T> max_keeping_nan(Vec<T> a, Vec<T> b) {
