@@ -1,0 +1,256 @@
+#include "implicit_gemm/strip_gemm.hpp"
+
+#include <algorithm>
+
+#include "arithmetic.hpp"
+#include "runtime/cpu.hpp"
+#include "taps.hpp"
+
+namespace convolith {
+
+StripAxis::StripAxis(std::vector<std::int64_t> offsets, std::int64_t source_step,
+                     std::int64_t destinations)
+    : offsets_(std::move(offsets)) {
+  std::sort(offsets_.begin(), offsets_.end());
+  offsets_.erase(std::unique(offsets_.begin(), offsets_.end()), offsets_.end());
+  const auto count = static_cast<std::int64_t>(offsets_.size());
+  span_ = count > 0 ? offsets_.back() - offsets_.front() + 1 : 1;
+  shared_ = (destinations - 1) * source_step + span_ <= destinations * count;
+  step_ = shared_ ? source_step : std::max<std::int64_t>(count, 1);
+  if (!shared_) span_ = std::max<std::int64_t>(count, 1);
+}
+
+std::int64_t StripAxis::place(std::int64_t offset) const noexcept {
+  if (shared_) return offset - offsets_.front();
+  return std::lower_bound(offsets_.begin(), offsets_.end(), offset) - offsets_.begin();
+}
+
+bool StripAxis::read_before(std::int64_t place, std::int64_t j) const noexcept {
+  if (!shared_) return false;
+  for (std::int64_t before = j - 1; before >= 0; --before) {
+    const std::int64_t from_first = place - before * step_;
+    if (from_first >= span_) return false;
+    if (std::binary_search(offsets_.begin(), offsets_.end(), from_first + offsets_.front())) {
+      return true;
+    }
+  }
+  return false;
+}
+
+template <class T>
+StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int threads,
+                        int tile_pixels, int panel_width)
+    : problem_(problem),
+      kernels_(kernels_for<T>(machine)),
+      threads_(threads),
+      tile_pixels_(tile_pixels),
+      panel_width_(panel_width),
+      adjoint_(problem.direction == Direction::backward_input),
+      channels_last_(problem.layout == Layout::channels_last) {
+  reduced_ = adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group();
+  produced_ = adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group();
+  panels_ = divide_up(produced_, panel_width_);
+  std::int64_t packed_begin = 0;
+  for (Phase& phase : phases(problem, adjoint_)) {
+    PhasePlan plan{std::move(phase), 0, packed_begin, {}};
+    const auto& [depth, height, width] = plan.phase.axes;
+    plan.reduction = plan.phase.taps() * reduced_;
+    packed_begin += problem.groups * panels_ * plan.reduction * panel_width_;
+    plan.places.assign(static_cast<std::size_t>(problem.taps()), -1);
+    std::int64_t place = 0;
+    for (const AxisPhase::Tap& d : depth.taps) {
+      for (const AxisPhase::Tap& h : height.taps) {
+        for (const AxisPhase::Tap& w : width.taps) {
+          plan.places[(d.tap * problem.windows[1].kernel + h.tap) * problem.windows[2].kernel +
+                      w.tap] = place++;
+        }
+      }
+    }
+    phases_.push_back(std::move(plan));
+  }
+  pointwise_ = true;
+  for (int axis = 0; axis < kSpatialAxes; ++axis) {
+    const Window& window = problem.windows[axis];
+    sources_[axis] = adjoint_ ? window.output : window.input;
+    outputs_[axis] = adjoint_ ? window.input : window.output;
+    destinations_[axis] = 0;
+    for (const PhasePlan& plan : phases_) {
+      const AxisPhase& phase = plan.phase.axes[axis];
+      source_step_[axis] = phase.source_step;
+      destinations_[axis] = std::max(destinations_[axis], phase.count);
+      pointwise_ = pointwise_ && phase.source_step == 1 && phase.taps.size() == 1 &&
+                   phase.taps[0].offset == 0 && phase.count <= sources_[axis];
+    }
+  }
+  flatten();
+  for (int axis = 0; axis < kSpatialAxes; ++axis) {
+    std::vector<std::int64_t> offsets;
+    for (const PhasePlan& plan : phases_) {
+      for (const AxisPhase::Tap& tap : plan.phase.axes[axis].taps) offsets.push_back(tap.offset);
+    }
+    // A block has one depth, some rows, and tiles of columns.
+    const std::int64_t typical[] = {1, 4, tile_pixels_};
+    axes_[axis] = StripAxis(std::move(offsets), source_step_[axis],
+                            std::min(destinations_[axis], typical[axis]));
+  }
+}
+
+/// All pixels of a 1x1 kernel may be taken as one row.
+template <class T>
+void StripGemm<T>::flatten() {
+  if (!pointwise_ || !phases_[0].phase.dense() || destinations_ != sources_) return;
+  auto& axes = phases_[0].phase.axes;
+  axes[2].count = phases_[0].phase.pixels();
+  axes[0].count = axes[1].count = 1;
+  destinations_ = sources_ = outputs_ = {1, 1, axes[2].count};
+}
+
+template <class T>
+void StripGemm<T>::cut_blocks(std::int64_t budget) {
+  constexpr std::int64_t kMostRows = 64;
+  constexpr std::int64_t kMostTiles = 32;
+  const std::int64_t planes = axes_[0].length(1);
+  std::int64_t tiles = std::min(divide_up(destinations_[2], tile_pixels_), kMostTiles);
+  const auto elements = [&](std::int64_t rows, std::int64_t columns) {
+    return planes * axes_[1].length(rows) * row_elements(columns);
+  };
+  while (tiles > 1 && elements(1, tiles * tile_pixels_) > budget) tiles = divide_up(tiles, 2);
+  block_columns_ = std::min(destinations_[2], tiles * tile_pixels_);
+  while (block_rows_ < std::min(destinations_[1], kMostRows) && block_rows_ * tiles < kMostTiles &&
+         elements(block_rows_ + 1, block_columns_) <= budget) {
+    ++block_rows_;
+  }
+  parts_ = choose_parts();
+}
+
+/// The cut whose largest part is smallest; packing strips counts as one panel.
+template <class T>
+typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
+  const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
+  const std::int64_t tiles = divide_up(destinations_[2], tile_pixels_);
+  Parts best;
+  std::int64_t best_cost = -1;
+  for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
+    for (int r = 1; r * g <= threads_; ++r) {
+      for (int t = 1; t * r * g <= threads_; ++t) {
+        const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * t), panels_));
+        const std::int64_t cost = divide_up(problem_.groups, g) * divide_up(rows, r) *
+                                  divide_up(tiles, t) * (divide_up(panels_, p) + 1);
+        if (best_cost < 0 || cost < best_cost) {
+          best_cost = cost;
+          best = {g, r, t, p};
+        }
+      }
+    }
+  }
+  return best;
+}
+
+template <class T>
+std::size_t StripGemm<T>::thread_bytes() const noexcept {
+  const std::int64_t strips =
+      in_place_ ? 0 : axes_[0].length(1) * strip_rows() * strip_row_elements();
+  return aligned_bytes<T>(strips) + extra_bytes();
+}
+
+template <class T>
+std::size_t StripGemm<T>::workspace_bytes() const noexcept {
+  return thread_bytes() * static_cast<std::size_t>(std::min(threads_, parts_.count()));
+}
+
+template <class T>
+std::size_t StripGemm<T>::packed_bytes() const noexcept {
+  const PhasePlan& last = phases_.back();
+  return static_cast<std::size_t>(last.packed_begin +
+                                  problem_.groups * panels_ * last.reduction * panel_width_) *
+         sizeof(T);
+}
+
+template <class T>
+std::int64_t StripGemm<T>::strip_at(std::int64_t depth_offset,
+                                    std::int64_t row_place) const noexcept {
+  return (axes_[0].place(depth_offset) * strip_rows() + row_place) * strip_row_elements();
+}
+
+template <class T>
+std::int64_t StripGemm<T>::output_pixel(const Phase& phase, std::int64_t depth, std::int64_t row,
+                                        std::int64_t column) const noexcept {
+  const auto& [d, h, w] = phase.axes;
+  return ((d.begin + depth * d.step) * outputs_[1] + h.begin + row * h.step) * outputs_[2] +
+         w.begin + column * w.step;
+}
+
+template <class T>
+void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
+                       void* workspace) const noexcept {
+  const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
+                  typed<T>(adjoint_ ? arguments.x : arguments.y),
+                  BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
+  parallel(std::min(threads_, parts_.count()), [&](int thread, int team) {
+    auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
+    for (int part = thread; part < parts_.count(); part += team) run_part(call, part, scratch);
+  });
+}
+
+template <class T>
+void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
+  const Range panels = Range::share(panels_, part % parts_.panels, parts_.panels);
+  part /= parts_.panels;
+  const Range tiles = Range::share(divide_up(destinations_[2], tile_pixels_), part % parts_.tiles,
+                                   parts_.tiles);
+  part /= parts_.tiles;
+  const Range rows = Range::share(problem_.batch * destinations_[0] * destinations_[1],
+                                  part % parts_.rows, parts_.rows);
+  const Range groups = Range::share(problem_.groups, part / parts_.rows, parts_.groups);
+  const std::int64_t column_end = std::min(destinations_[2], tiles.end * tile_pixels_);
+  T* strips = in_place_ ? nullptr : reinterpret_cast<T*>(scratch);
+  std::byte* extra = scratch + thread_bytes() - extra_bytes();
+  for (std::int64_t group = groups.begin; group < groups.end; ++group) {
+    for (std::int64_t row = rows.begin; row < rows.end;) {
+      Block block{group,
+                  row / destinations_[1] / destinations_[0],
+                  row / destinations_[1] % destinations_[0],
+                  row % destinations_[1],
+                  0,
+                  0,
+                  0};
+      block.row_end =
+          std::min({destinations_[1], block.row + block_rows_, block.row + rows.end - row});
+      row += block.row_end - block.row;
+      for (block.column = tiles.begin * tile_pixels_; block.column < column_end;
+           block.column = block.column_end) {
+        block.column_end = std::min(column_end, block.column + block_columns_);
+        if (!in_place_) pack_strips(call, block, strips);
+        multiply(call, block, strips, panels, extra);
+      }
+    }
+  }
+}
+
+template <class T>
+void StripGemm<T>::pack_strips(const Call& call, const Block& block, T* strips) const noexcept {
+  const Maps<T>& source = call.source;
+  const T* base = source.sample(block.sample, block.group * reduced_);
+  for (const std::int64_t depth_offset : axes_[0].offsets()) {
+    const std::int64_t plane = padded_source(block.depth * source_step_[0] + depth_offset,
+                                             sources_[0], problem_.padding_mode);
+    for (std::int64_t j = 0; j < block.row_end - block.row; ++j) {
+      for (const std::int64_t row_offset : axes_[1].offsets()) {
+        const std::int64_t place = j * axes_[1].step() + axes_[1].place(row_offset);
+        if (axes_[1].read_before(place, j)) continue;
+        const std::int64_t line = padded_source((block.row + j) * source_step_[1] + row_offset,
+                                                sources_[1], problem_.padding_mode);
+        const T* from = plane < 0 || line < 0 ? nullptr
+                                              : base + (plane * sources_[1] + line) * sources_[2] *
+                                                           source.pixel_stride;
+        pack_strip(source, from, block.column, block.column_end - block.column,
+                   strips + strip_at(depth_offset, place));
+      }
+    }
+  }
+}
+
+template class StripGemm<float>;
+template class StripGemm<double>;
+
+}  // namespace convolith

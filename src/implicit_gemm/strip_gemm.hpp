@@ -1,0 +1,148 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "convolith/algorithm.hpp"
+#include "epilogue.hpp"
+#include "kernels/kernel_table.hpp"
+#include "phases.hpp"
+#include "runtime/threads.hpp"
+
+namespace convolith {
+
+/// One axis of packed strips, for all phases of a problem. Destination j finds a tap at the place
+/// j * step + place(offset): neighbours share what they both read, or each has its taps to itself
+/// where that is shorter.
+class StripAxis {
+ public:
+  StripAxis() = default;
+  /// `offsets`: of all taps, in any order. `destinations`: of a typical block.
+  StripAxis(std::vector<std::int64_t> offsets, std::int64_t source_step,
+            std::int64_t destinations);
+
+  bool shared() const noexcept { return shared_; }
+  std::int64_t step() const noexcept { return step_; }
+  std::int64_t length(std::int64_t destinations) const noexcept {
+    return (destinations - 1) * step_ + span_;
+  }
+  const std::vector<std::int64_t>& offsets() const noexcept { return offsets_; }  ///< ascending
+  std::int64_t place(std::int64_t offset) const noexcept;
+
+  /// Whether a destination before number `j` of a block reads the same place.
+  bool read_before(std::int64_t place, std::int64_t j) const noexcept;
+
+ private:
+  std::vector<std::int64_t> offsets_;
+  std::int64_t step_ = 1, span_ = 1;
+  bool shared_ = true;
+};
+
+/// What the two forms of implicit GEMM have in common. Each thread packs the rows of the source
+/// that a block of destinations reads into strips, with the padding in place, and multiplies them
+/// by every panel of weights; all phases of a strided backward-input read the same strips.
+template <class T>
+class StripGemm : public Execution {
+ public:
+  std::size_t workspace_bytes() const noexcept final;
+  std::size_t packed_bytes() const noexcept final;
+  void run(const ConvArguments& arguments, const void* packed,
+           void* workspace) const noexcept final;
+
+ protected:
+  struct PhasePlan {
+    Phase phase;
+    std::int64_t reduction;            ///< taps * reduced channels
+    std::int64_t packed_begin;         ///< of its weights, in elements
+    std::vector<std::int64_t> places;  ///< of each kernel tap among those of the phase, or -1
+  };
+
+  /// Destination rows [row, row_end) of one sample and depth, columns [column, column_end) of each.
+  struct Block {
+    std::int64_t group, sample, depth, row, row_end, column, column_end;
+  };
+
+  struct Call {
+    Maps<T> source, output;
+    BoundEpilogue<T> epilogue;
+    const T* packed;
+  };
+
+  /// `tile_pixels` and `panel_width`: extents of a register tile.
+  StripGemm(const ConvProblem& problem, const Machine& machine, int threads, int tile_pixels,
+            int panel_width);
+
+  /// Chooses the blocks: as many rows as fit into `budget` elements, where a strip of n columns
+  /// takes row_elements(n). To be called by the constructors of derived classes.
+  void cut_blocks(std::int64_t budget);
+
+  /// Elements of a strip that serves `columns` destinations.
+  virtual std::int64_t row_elements(std::int64_t columns) const noexcept = 0;
+
+  /// Further scratch of a thread.
+  virtual std::size_t extra_bytes() const noexcept = 0;
+
+  /// Packs what `columns` destinations from `first_column` on read from a line of the source;
+  /// null where the line is padding.
+  virtual void pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
+                          std::int64_t columns, T* strip) const noexcept = 0;
+
+  /// Computes the channels of panels [panels.begin, panels.end) of a block. `strips` is null where
+  /// the source is read in place.
+  virtual void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
+                        std::byte* extra) const noexcept = 0;
+
+  std::int64_t strip_row_elements() const noexcept { return row_elements(block_columns_); }
+
+  /// Element at which the strip of a row place and a depth offset begins.
+  std::int64_t strip_at(std::int64_t depth_offset, std::int64_t row_place) const noexcept;
+
+  /// Whether the source under a tap at `offset` of destination j is no padding.
+  bool inside(int axis, std::int64_t j, std::int64_t offset) const noexcept {
+    const std::int64_t at = j * source_step_[axis] + offset;
+    return at >= 0 && at < sources_[axis];
+  }
+
+  /// Pixel of the output at which a destination of a phase stands.
+  std::int64_t output_pixel(const Phase& phase, std::int64_t depth, std::int64_t row,
+                            std::int64_t column) const noexcept;
+
+  ConvProblem problem_;
+  const Kernels<T>& kernels_;
+  int threads_;
+  int tile_pixels_, panel_width_;
+  bool adjoint_, channels_last_;
+  std::int64_t reduced_, produced_;  ///< channels per group that are read and written
+  std::int64_t panels_;
+  std::vector<PhasePlan> phases_;
+  std::array<std::int64_t, kSpatialAxes> sources_;       ///< extents
+  std::array<std::int64_t, kSpatialAxes> outputs_;       ///< extents
+  std::array<std::int64_t, kSpatialAxes> destinations_;  ///< of a phase, at most
+  std::array<std::int64_t, kSpatialAxes> source_step_;
+  std::array<StripAxis, kSpatialAxes> axes_;
+  bool pointwise_ = false;  ///< each destination of each phase reads one source, its own
+  std::int64_t block_rows_ = 1, block_columns_ = 1;  ///< at most
+
+ private:
+  /// A grid of parts, each for one thread.
+  struct Parts {
+    int groups = 1, rows = 1, tiles = 1, panels = 1;
+    int count() const noexcept { return groups * rows * tiles * panels; }
+  };
+
+  void flatten();
+  Parts choose_parts() const noexcept;
+  std::size_t thread_bytes() const noexcept;
+  std::int64_t strip_rows() const noexcept { return axes_[1].length(block_rows_); }
+  void run_part(const Call& call, int part, std::byte* scratch) const noexcept;
+  void pack_strips(const Call& call, const Block& block, T* strips) const noexcept;
+
+ protected:
+  bool in_place_ = false;  ///< strips are the source itself; set by derived classes
+
+ private:
+  Parts parts_;
+};
+
+}  // namespace convolith
