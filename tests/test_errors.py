@@ -3,6 +3,7 @@ else happens."""
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import ALGORITHMS
+from problems import ALGORITHMS, CATALOGUE, DIRECTIONS, parse, serving
 
 import convolith as cl
 from convolith import _core
@@ -397,12 +398,18 @@ def test_unknown_algorithm(name: str) -> None:
 
 
 def test_no_algorithm_within_the_workspace_limit() -> None:
-    needs = min(r["workspace_bytes"] for r in cl.algorithms(X.shape, W.shape, groups=2))
-    if needs == 0:
-        pytest.skip("an algorithm needs no workspace at all")
-    message = error_of(plan(workspace_limit=0), cl.UnsupportedError, "cannot serve")
+    def needs(p: _core.ConvProblem) -> int:
+        """The least workspace of any algorithm."""
+        return min(r["workspace_bytes"] for r in _core.algorithms(p) if r["supported"])
+
+    problems = (parse(f"{text} {direction}") for text in CATALOGUE for direction in DIRECTIONS)
+    p = max(problems, key=needs)
+    least = needs(p)
+    call = functools.partial(_core.Plan, p, workspace_limit=least - 1)
+    message = error_of(call, cl.UnsupportedError, "cannot serve")
     for known in ALGORITHMS:
-        assert re.search(f"\n  {known}: .*over the limit of 0", message)
+        reason = f".*over the limit of {least - 1}" if known in serving(p) else "."
+        assert re.search(f"\n  {known}: {reason}", message)
 
 
 # ---- sizes ---------------------------------------------------------------------------------
