@@ -3,6 +3,8 @@ additions; activations against the reference to a few units in the last place.""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from problems import (
@@ -12,17 +14,22 @@ from problems import (
     DTYPES,
     ISAS,
     LAYOUTS,
+    SERVED,
     UNIT_ROUNDOFF,
     Array,
     Operands,
     convert,
     describe,
     expected,
+    library_bound,
     move_channels,
     operands,
     parse,
+    problem_for,
     run,
+    serving,
     sums_of_magnitudes,
+    tolerated,
 )
 
 import convolith as cl
@@ -38,6 +45,8 @@ LAYERS = (
     "conv1d c8 i3000 k8 f9 psame",
     "conv3d c24 i6x7x8 k16 f3 p1 residual",
     "conv2d c40 i9x9 k24 f5 s2 psame circular",
+    "conv2d c32 i14x15 k32 f3 p1 g8",
+    "conv2d c6 i40x37 k5 f13 p6",
 )
 
 
@@ -65,25 +74,12 @@ def test_every_algorithm_keeps_its_bound(text: str, direction: str) -> None:
                     plan = _core.Plan(variant, record["name"], isa=isa)
                     error = np.abs(run(plan, given) - y)
                     # exact itself was summed in float64
-                    own = record["tolerance"]["componentwise"] + 8 * 2.0**-53
+                    own = tolerated(record, bound) + 8 * 2.0**-53 * bound
                     assert np.all(np.isfinite(error)), describe(variant, plan)
-                    assert np.all(error <= own * bound), describe(variant, plan)
-                    check_library_bound(variant, plan, error, y)
-
-
-def check_library_bound(p: _core.ConvProblem, plan: _core.Plan, error: Array, y: Array) -> None:
-    """What callers may rely on for ordinary data, whichever algorithm was chosen."""
-    most = np.max(np.abs(y))
-    if p.dtype == "float64":
-        assert np.max(error) <= 1e-10 * most, describe(p, plan)
-    else:
-        assert np.all(error <= 1e-4 * np.abs(y) + 4e-5 * most), describe(p, plan)
-        if plan.algorithm in strict_algorithms(p):
-            assert np.max(error) <= 1e-5 * most, describe(p, plan)
-
-
-def strict_algorithms(p: _core.ConvProblem) -> list[str]:
-    return [r["name"] for r in _core.algorithms(p, numerics="strict") if r["supported"]]
+                    assert np.all(error <= own), describe(variant, plan)
+                    assert np.all(error <= library_bound(variant, y)), describe(variant, plan)
+                    if dtype == "float32" and plan.algorithm in serving(variant, "strict"):
+                        assert np.max(error) <= 1e-5 * np.max(np.abs(y)), describe(variant, plan)
 
 
 @pytest.mark.parametrize("text", LAYERS)
@@ -98,18 +94,16 @@ def test_bounds_are_not_vacuous(text: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("text", LAYERS)
 def test_the_order_of_sums_is_the_problems(text: str, layout: str, direction: str) -> None:
-    """The same bits for any number of threads and, where each sample has a result of its own, in
-    any batch. Integers could not tell: their sums are exact in any order."""
+    """The same bits for any number of threads and, under strict and where each sample has a result
+    of its own, in any batch. Integers could not tell: their sums are exact in any order."""
     words = [w for w in text.split() if w not in ("bias", "relu", "residual")]
     p = parse(f"{' '.join(words)} {direction} {layout}", batch=3)
     a = operands(p, np.random.default_rng(0), integers=False)
-    for name in strict_algorithms(p):
+    for name in serving(p):
         for isa in ISAS:
-            result, *others = (
-                run(_core.Plan(p, name, threads=n, isa=isa), a) for n in (1, 2, 3, 5)
-            )
+            result, *others = (run(_core.Plan(p, name, threads=n, isa=isa), a) for n in (1, 2, 5))
             assert all(other.tobytes() == result.tobytes() for other in others), (name, isa)
-            if direction != "backward_weight":
+            if direction != "backward_weight" and name in serving(p, "strict"):
                 alone = _core.Plan(p.replace(batch=1), name, isa=isa)
                 sample = run(alone, Operands(a.first[1:2], a.second))
                 assert sample.tobytes() == result[1:2].tobytes(), (name, isa)
@@ -146,7 +140,7 @@ def test_no_chain_of_more_than_512_additions(text: str, layout: str) -> None:
         a = Operands(ones.first.copy(), ones.second)
         a.first.flat[int(position * a.first.size)] = 2.0**24
         exact = expected(p, a)
-        for name in strict_algorithms(p):
+        for name in serving(p, "strict"):
             for isa in ISAS:
                 plan = _core.Plan(p, name, isa=isa)
                 assert np.max(np.abs(run(plan, a) - exact)) <= 512 + terms / 64, describe(p, plan)
@@ -154,17 +148,14 @@ def test_no_chain_of_more_than_512_additions(text: str, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("spacing", [64, 320, 512])
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_no_long_chain_of_partial_sums(name: str, spacing: int, layout: str) -> None:
+def test_no_long_chain_of_partial_sums(spacing: int, layout: str) -> None:
     """The same with zeros between the ones: each partial sum adds a one or two to 2^24."""
     p = parse("conv1d c400000 i1 k1 f1", data_format=layout)
-    if name not in strict_algorithms(p):
-        pytest.skip("not a sum of products")
     a = Operands(np.zeros(p.x_shape, np.float32), np.ones(p.weight_shape, np.float32))
     a.first.flat[::spacing] = 1
     ones = np.count_nonzero(a.first)
     a.first.flat[0] = 2.0**24
-    for isa in ISAS:
+    for name, isa in itertools.product(serving(p, "strict"), ISAS):
         plan = _core.Plan(p, name, isa=isa)
         lost = 2.0**24 + ones - 1 - float(run(plan, a).item())
         assert abs(lost) <= 512 + ones / 64, describe(p, plan)
@@ -273,6 +264,24 @@ def test_activations_through_zero_keep_tiny_arguments(
     slope = {"leaky_relu": [1, 0.01], "tanh": 1, "silu": 0.5, "hardswish": 0.5}[activation]
     np.testing.assert_allclose(y[:2], slope * x.astype(np.float64), rtol=1e-6, atol=0)
     assert not np.any(y[2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"), [pair for pair in SERVED if pair[1] != "backward_weight"]
+)
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_algorithm_applies_the_epilogue(activation: str, name: str, direction: str) -> None:
+    for layout in LAYOUTS:
+        for dtype in DTYPES:
+            words = f"{direction} {layout} {dtype}"
+            p = problem_for(name, f"{words} bias residual {activation}")
+            a = operands(p, np.random.default_rng(0), integers=False)
+            sums = run(_core.Plan(problem_for(name, words), name), Operands(a.first, a.second))
+            channels = (-1,) if layout == "channels_last" else (-1, *(1,) * p.rank)
+            exact = reference.activate(sums + a.bias.reshape(channels) + a.residual, activation)
+            for isa in ISAS:
+                y = run(_core.Plan(p, name, isa=isa), a)
+                assert np.all(np.abs(y - exact) <= library_bound(p, exact)), (str(p), isa)
 
 
 @pytest.mark.parametrize("nd", [1, 2, 3])

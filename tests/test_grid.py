@@ -181,6 +181,10 @@ LONG = {
     "dilation beyond the input": "conv2d c3 i5x6 k7 f2 d4x5",
     "windows in padding alone": "conv2d c3 i3x4 k2 f1 s1 p2",
     "one pixel": "conv1d n9 c2 i1 k3 f1",
+    "a large kernel": "conv2d c3 i33x40 k4 f13 p6",
+    "a large kernel in groups": "conv2d c6 i21x18 k4 f15x13 p7x5 g2",
+    "a large kernel of each channel": "conv2d n2 c18 i20x17 k18 f13 p6 g18",
+    "a long kernel": "conv1d c3 i300 k4 f65 p32",
 }
 
 
@@ -208,6 +212,10 @@ def test_tile_edges(dtype: str, layout: str, direction: str) -> None:
             f"conv2d c2 i3x{2 * n + 1} k3 f2x3 s1x2 p0x1",
             f"conv2d c{n} i3x4 k{n} f2 g{n}",
             f"conv2d c{2 * n} i3x2 k{2 * n} f2 p1 g2",
+            f"conv2d c{n} i7x8 k{34 - n} f3 p1",
+            f"conv2d c3 i{34 - n}x{n} k4 f3 p1",
+            f"conv2d c{n} i4x{n} k{n} f3 p1 g{n}",
+            f"conv2d c{4 * n} i5x4 k{4 * n} f3 p1 g{n}",
         )
     ]
     for turn, text in enumerate(texts):

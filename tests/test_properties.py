@@ -10,7 +10,6 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from problems import (
-    ALGORITHMS,
     CONV,
     CONV_TRANSPOSE,
     DIRECTIONS,
@@ -22,6 +21,7 @@ from problems import (
     REFERENCE_CONV_TRANSPOSE,
     Array,
     is_transform,
+    serving,
 )
 
 import convolith as cl
@@ -51,9 +51,8 @@ class Call:
     window: dict[str, Any]  # stride, padding, dilation, groups, data_format, padding_mode
     problem: _core.ConvProblem
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(r["name"] for r in _core.algorithms(self.problem) if r["supported"])
+    def serving(self, direction: str, numerics: str = "fast") -> tuple[str, ...]:
+        return serving(self.problem.replace(direction=direction), numerics)
 
 
 def per_axis(nd: int, values: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
@@ -68,20 +67,30 @@ def amounts(nd: int) -> st.SearchStrategy[Any]:
     return st.one_of(st.sampled_from(["valid", "same", "same_lower"]), per_axis(nd, some), pairs)
 
 
+def kernels(nd: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Any small ones, and those that algorithms are made for."""
+    square = st.sampled_from([1, 3, 3, 5] if nd == 3 else [1, 3, 3, 3, 5, 13])
+    return st.one_of(
+        square.map(lambda extent: (extent,) * nd),
+        st.tuples(*[st.integers(1, 5 if nd < 3 else 3)] * nd),
+    )
+
+
 @st.composite
 def calls(draw: st.DrawFn, layouts: tuple[str, ...] = LAYOUTS, dtype: str = "float32") -> Call:
     nd = draw(st.integers(1, 3))
-    groups = draw(st.sampled_from([1, 1, 2, 3, 7]))
-    c, k = (groups * draw(st.integers(1, 9 if groups < 3 else 3)) for _ in range(2))
+    groups = draw(st.sampled_from([1, 1, 2, 3, 4, 7, 17]))
+    most = {1: 9, 2: 9, 17: 1}.get(groups, 4)
+    c, k = (groups * draw(st.integers(1, most)) for _ in range(2))
     batch = draw(st.sampled_from([None, 0, 1, 2, 3]))
     most = {1: 40, 2: 12, 3: 6}[nd]
     spatial = draw(st.tuples(*[st.integers(1, most)] * nd))
-    kernel = draw(st.tuples(*[st.integers(1, 5 if nd < 3 else 3)] * nd))
+    kernel = draw(kernels(nd))
     layout = draw(st.sampled_from(layouts))
     window = {
-        "stride": draw(per_axis(nd, st.integers(1, 4))),
+        "stride": draw(st.one_of(st.just(1), per_axis(nd, st.integers(1, 4)))),
         "padding": draw(amounts(nd)),
-        "dilation": draw(per_axis(nd, st.integers(1, 3))),
+        "dilation": draw(st.one_of(st.just(1), per_axis(nd, st.integers(1, 3)))),
         "groups": groups,
         "data_format": layout,
         "padding_mode": draw(st.sampled_from(PADDING_MODES)),
@@ -167,23 +176,26 @@ def test_transposed_equals_the_reference(call: Call, seed: int, data: st.DataObj
 def test_gradients_are_adjoints(call: Call, seed: int, data: st.DataObject) -> None:
     """<conv(x, w), y> = <x, conv_backward_input(y, w)> = <w, conv_backward_weight(y, x)>."""
     x, w, y = integers(seed, call.x_shape, call.weight_shape, call.y_shape)
-    name = data.draw(st.sampled_from(call.names))
-    assume(not is_transform(call.problem, name))
+    name = data.draw(st.sampled_from(call.serving("forward")))
 
     def options(direction: str) -> dict[str, Any]:
         """With the algorithm where it serves the direction."""
-        records = _core.algorithms(call.problem.replace(direction=direction))
-        served = any(r["name"] == name and r["supported"] for r in records)
+        served = name in call.serving(direction)
         return {"algorithm": name if served else "im2col_gemm", **call.window}
 
-    def inner(a: Array, b: Array) -> int:
-        return int(np.sum(a.astype(np.int64) * b.astype(np.int64)))
+    def inner(a: Array, b: Array) -> float:
+        return float(np.sum(a.astype(np.float64) * b.astype(np.float64)))
 
     dx = cl.conv_backward_input(y, w, call.x_shape, **options("backward_input"))
     dw = cl.conv_backward_weight(y, x, call.weight_shape, **options("backward_weight"))
-    forward = inner(CONV[call.nd](x, w, **options("forward")), y)
-    assert forward == inner(x, dx)
-    assert forward == inner(w, dw)
+    answer = CONV[call.nd](x, w, **options("forward"))
+    slack = 0.0
+    if is_transform(call.problem, name):  # each result is off by at most 1.4e-4 of its largest
+        slack = 1.4e-4 * sum(
+            np.max(np.abs(a), initial=0) * np.sum(np.abs(b)) for a, b in ((answer, y), (dx, x))
+        )
+    assert abs(inner(answer, y) - inner(x, dx)) <= slack
+    assert abs(inner(answer, y) - inner(w, dw)) <= slack
 
 
 @examples(60)
@@ -222,22 +234,22 @@ def test_gradients_are_finite_differences(call: Call, seed: int) -> None:
 
 
 @examples(100)
-@given(calls(), seeds, st.sampled_from(ALGORITHMS), st.integers(2, 5))
+@given(calls(), seeds, st.integers(2, 5), st.data())
 def test_strict_results_do_not_depend_on_the_batch(
-    call: Call, seed: int, name: str, batch: int
+    call: Call, seed: int, batch: int, data: st.DataObject
 ) -> None:
     """Forward and backward-input: one sample's bits are the same in any batch."""
-    assume(not is_transform(call.problem, name))
     rng = np.random.default_rng(seed)
     unbatched = len(call.x_shape) == call.nd + 1
     sample, answer = (s if unbatched else s[1:] for s in (call.x_shape, call.y_shape))
     x, y = (rng.standard_normal((batch, *s)).astype("float32") for s in (sample, answer))
     w = rng.standard_normal(call.weight_shape).astype("float32")
     options = {"numerics": "strict", **call.window}
-    for algorithm in (name, "auto"):
+    for algorithm in ("auto", data.draw(st.sampled_from(call.serving("forward", "strict")))):
         together = CONV[call.nd](x, w, algorithm=algorithm, **options)
         alone = CONV[call.nd](x[-1], w, algorithm=algorithm, **options)
         assert together[-1].tobytes() == alone.tobytes()
+    for algorithm in ("auto", data.draw(st.sampled_from(call.serving("backward_input", "strict")))):
         together = cl.conv_backward_input(y, w, x.shape, algorithm=algorithm, **options)
         alone = cl.conv_backward_input(y[:1], w, (1, *sample), algorithm=algorithm, **options)
         assert together[:1].tobytes() == alone.tobytes()
@@ -256,10 +268,10 @@ def test_results_do_not_depend_on_the_threads(
         "backward_weight": (p.y_shape, p.x_shape),
     }[direction]
     a, b = (rng.standard_normal(s).astype("float32") for s in (first, second))
-    for name in call.names:
+    for name in call.serving(direction):
         one, *others = (
             _core.Plan(p, name, threads=threads, isa=isa).execute(a, b).tobytes()
-            for threads in (1, 2, 3, 7)
+            for threads in (1, 2, 5)
         )
         assert all(other == one for other in others), (str(p), name)
 
