@@ -1,10 +1,12 @@
 #include "taps.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "arithmetic.hpp"
 
 namespace convolith {
+
 std::int64_t padded_source(std::int64_t q, std::int64_t input, PaddingMode mode) noexcept {
   if (q >= 0 && q < input) return q;
   switch (mode) {
@@ -16,13 +18,56 @@ std::int64_t padded_source(std::int64_t q, std::int64_t input, PaddingMode mode)
   return -1;
 }
 
-AxisGather::AxisGather(const Window& window, PaddingMode mode, bool adjoint)
-    : window_(window), mode_(mode), adjoint_(adjoint) {
-  for (const Run& run : runs(destinations())) {
-    std::int64_t taps = 0;
-    for_each_tap(run.begin, [&](std::int64_t, std::int64_t) { ++taps; });
-    most_taps_ = std::max(most_taps_, taps);
+void Runs::append(std::int64_t begin, std::int64_t end, std::int64_t step, std::int64_t most,
+                  std::int64_t source_step) {
+  if (begin >= end) return;
+  const std::int64_t each = (end - begin) / step;
+  const std::int64_t longer = (end - begin) % step;
+  stretches_.push_back({{begin, step, most, source_step}, each, longer, size_});
+  size_ += longer * divide_up(each + 1, most) + (step - longer) * divide_up(each, most);
+}
+
+Run Runs::operator[](std::int64_t index) const noexcept {
+  const Stretch* stretch = stretches_.data() + stretches_.size() - 1;
+  while (index < stretch->first_index) --stretch;
+  index -= stretch->first_index;
+  Run run = stretch->first;
+  std::int64_t destinations = stretch->each + 1;
+  std::int64_t runs = divide_up(destinations, run.count);
+  const std::int64_t in_longer = stretch->longer * runs;
+  if (index >= in_longer) {
+    index -= in_longer;
+    run.begin += stretch->longer;
+    destinations = stretch->each;
+    runs = divide_up(destinations, run.count);
   }
+  const std::int64_t skipped = index % runs * run.count;
+  run.begin += index / runs + skipped * run.step;
+  run.count = std::min(run.count, destinations - skipped);
+  return run;
+}
+
+AxisGather::AxisGather(const Window& window, PaddingMode mode, bool adjoint)
+    : window_(window), mode_(mode), adjoint_(adjoint), most_taps_(bound_taps()) {}
+
+std::int64_t AxisGather::bound_taps() const noexcept {
+  const Window& w = window_;
+  if (!adjoint_) {
+    return mode_ == PaddingMode::zeros ? std::min(w.kernel, divide_up(w.input, w.dilation))
+                                       : w.kernel;
+  }
+  // The taps of one residue of the stride are stride / common apart, their sources
+  // dilation / common.
+  const std::int64_t common = std::gcd(w.stride, w.dilation);
+  const std::int64_t readers = std::min(divide_up(w.kernel, w.stride / common),
+                                        divide_up(w.output, w.dilation / common));
+  const bool folds_before = mode_ != PaddingMode::zeros && w.before > 0;
+  const bool folds_after = mode_ != PaddingMode::zeros && w.after > 0;
+  if (mode_ != PaddingMode::replicate) return readers * (1 + folds_before + folds_after);
+  // The edges take in their margin: a tap reads both no oftener than once a stride.
+  const std::int64_t margin =
+      w.input == 1 ? w.before + w.after : std::max(w.before, w.after);
+  return w.kernel * std::min(w.output, divide_up(margin + 1, w.stride));
 }
 
 template <class Visit>
@@ -73,9 +118,12 @@ void AxisGather::for_each_tap(std::int64_t destination, const Visit& visit) cons
 std::int64_t AxisGather::taps_at(std::int64_t destination, AxisTap* taps) const noexcept {
   AxisTap* end = taps;
   for_each_tap(destination, [&](std::int64_t tap, std::int64_t source) { *end++ = {tap, source}; });
-  std::sort(taps, end, [](const AxisTap& a, const AxisTap& b) {
-    return a.tap != b.tap ? a.tap < b.tap : a.source < b.source;
-  });
+  // Only margins that fold back come out of order.
+  if (adjoint_ && mode_ != PaddingMode::zeros) {
+    std::sort(taps, end, [](const AxisTap& a, const AxisTap& b) {
+      return a.tap != b.tap ? a.tap < b.tap : a.source < b.source;
+    });
+  }
   return end - taps;
 }
 
@@ -103,40 +151,29 @@ AxisGather::Interior AxisGather::interior() const noexcept {
   return result;
 }
 
-std::vector<Run> AxisGather::runs(std::int64_t most) const {
+Runs AxisGather::runs(std::int64_t most) const {
   const Interior inside = interior();
-  std::vector<Run> runs;
+  Runs runs;
   // Destinations without taps, of which wide padding makes many, are runs too.
   constexpr std::int64_t kMostEmpty = 1 << 20;
-  const auto add_border = [&](std::int64_t begin, std::int64_t end) {
-    while (begin < end) {
-      std::int64_t count = 1;
-      if (!adjoint_ && mode_ == PaddingMode::zeros) {
-        const std::int64_t reach = window_.effective_kernel() - 1;
-        const std::int64_t first_reached = divide_up(window_.before - reach, window_.stride);
-        const std::int64_t past_input =
-            divide_up(window_.input + window_.before, window_.stride);
-        if (begin < first_reached) count = std::min({first_reached, end, begin + kMostEmpty}) - begin;
-        if (begin >= past_input) count = std::min(end, begin + kMostEmpty) - begin;
-      }
-      runs.push_back({begin, 1, count, 1});
-      begin += count;
+  const auto append_border = [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t first_reached = begin;
+    std::int64_t past_input = end;
+    if (!adjoint_ && mode_ == PaddingMode::zeros) {
+      const std::int64_t reach = window_.effective_kernel() - 1;
+      first_reached =
+          std::clamp(divide_up(window_.before - reach, window_.stride), begin, end);
+      past_input = std::clamp(divide_up(window_.input + window_.before, window_.stride),
+                              first_reached, end);
     }
+    runs.append(begin, first_reached, 1, kMostEmpty, 1);
+    runs.append(first_reached, past_input, 1, 1, 1);
+    runs.append(past_input, end, 1, kMostEmpty, 1);
   };
-  add_border(0, inside.begin);
-  const std::int64_t step = adjoint_ ? window_.stride : 1;
-  const std::int64_t source_step = adjoint_ ? 1 : window_.stride;
-  for (std::int64_t phase = 0; phase < step && inside.begin + phase < inside.end; ++phase) {
-    std::int64_t begin = inside.begin + phase;
-    std::int64_t left = divide_up(inside.end - begin, step);
-    while (left > 0) {
-      const std::int64_t count = std::min(left, most);
-      runs.push_back({begin, step, count, source_step});
-      begin += count * step;
-      left -= count;
-    }
-  }
-  add_border(inside.end, destinations());
+  append_border(0, inside.begin);
+  runs.append(inside.begin, inside.end, adjoint_ ? window_.stride : 1, most,
+              adjoint_ ? 1 : window_.stride);
+  append_border(inside.end, destinations());
   return runs;
 }
 

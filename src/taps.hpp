@@ -29,6 +29,28 @@ struct Run {
   std::int64_t source_step;
 };
 
+/// The destinations of an axis, each once, as runs. Computed and not listed: an axis may be longer
+/// than memory.
+class Runs {
+ public:
+  std::int64_t size() const noexcept { return size_; }
+  Run operator[](std::int64_t index) const noexcept;
+
+  /// Adds the destinations of [begin, end) in runs of at most `most`: those of the first residue
+  /// of the step, then those of the next.
+  void append(std::int64_t begin, std::int64_t end, std::int64_t step, std::int64_t most,
+              std::int64_t source_step);
+
+ private:
+  struct Stretch {
+    Run first;                    ///< with the most destinations that a run may have
+    std::int64_t each, longer;    ///< destinations of a residue; the first `longer` have one more
+    std::int64_t first_index;     ///< of its runs
+  };
+  std::vector<Stretch> stretches_;
+  std::int64_t size_ = 0;
+};
+
 /// How one axis of a convolution gathers. Forward: destinations are outputs, sources inputs.
 /// Adjoint: the other way round, so that backward-input is a gather too.
 class AxisGather {
@@ -44,9 +66,10 @@ class AxisGather {
   /// returns their number, most_taps() at most. Taps in padding that counts as zero are left out.
   std::int64_t taps_at(std::int64_t destination, AxisTap* taps) const noexcept;
 
-  /// Every destination, once, in runs of at most `most` destinations.
-  std::vector<Run> runs(std::int64_t most) const;
+  /// Runs of at most `most` destinations whose taps lie inside, and of those without any taps.
+  Runs runs(std::int64_t most) const;
 
+  /// A bound on the taps of a destination, which most axes attain.
   std::int64_t most_taps() const noexcept { return most_taps_; }
 
  private:
@@ -55,6 +78,7 @@ class AxisGather {
     std::int64_t begin, end;
   };
   Interior interior() const noexcept;
+  std::int64_t bound_taps() const noexcept;
 
   /// visit(tap, source) for every tap of `destination`, in no particular order.
   template <class Visit>
@@ -83,7 +107,7 @@ class Gather {
   std::int64_t row_pixels() const noexcept { return axes_[2].destinations(); }
 
   /// Runs of at most `most` pixels that make up every row.
-  std::vector<Run> runs(std::int64_t most) const { return axes_[2].runs(most); }
+  Runs runs(std::int64_t most) const { return axes_[2].runs(most); }
 
   std::int64_t most_taps() const noexcept;
   std::size_t scratch_bytes() const noexcept;

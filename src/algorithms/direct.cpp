@@ -4,7 +4,6 @@
 // arXiv:1808.05567, without their code generation.
 
 #include <algorithm>
-#include <vector>
 
 #include "arithmetic.hpp"
 #include "convolith/algorithm.hpp"
@@ -103,7 +102,7 @@ class DirectGather final : public Execution {
     const Maps<T> source = typed<T>(adjoint_ ? arguments.y : arguments.x);
     const Maps<T> output = typed<T>(adjoint_ ? arguments.x : arguments.y);
     const BoundEpilogue<T> epilogue(problem_, arguments);
-    const auto pieces = static_cast<std::int64_t>(runs_.size());
+    const std::int64_t pieces = runs_.size();
     const std::int64_t pixel_units = gather_.rows() * pieces;
     // The operand that is larger stays in cache longer: it gets the outer loop.
     const bool panels_outer = static_cast<std::int64_t>(packed_bytes() / sizeof(T)) >
@@ -197,7 +196,7 @@ class DirectGather final : public Execution {
   Gather gather_;
   std::int64_t groups_, reduced_, produced_;  ///< channels per group that are read and written
   std::int64_t tile_pixels_, panel_width_, panels_, panel_size_;
-  std::vector<Run> runs_;
+  Runs runs_;
   std::int64_t tap_chunk_, channel_chunk_;
 };
 

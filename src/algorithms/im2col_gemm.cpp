@@ -326,7 +326,8 @@ class Im2colGemm final : public Execution {
       const std::int64_t row = index / blocks;
       const std::int64_t channel = index % blocks * width;
       std::byte* tap_buffer = scratch + fold_->scratch_bytes() * thread;
-      for (const Run& run : fold_runs_) {
+      for (std::int64_t r = 0; r < fold_runs_.size(); ++r) {
+        const Run run = fold_runs_[r];
         const TapStrides strides = channels_last_ ? TapStrides{taps_ * in_, in_, 0}
                                                   : TapStrides{1, pixels_, 0};
         const std::int64_t count = fold_->list_taps(row, run, strides, tap_buffer);
@@ -412,7 +413,7 @@ class Im2colGemm final : public Execution {
   std::int64_t in_, out_, taps_, pixels_;  ///< channels per group, kernel taps, output pixels
   Gemm<T> gemm_;
   std::optional<Gather> fold_;
-  std::vector<Run> fold_runs_;
+  Runs fold_runs_;
   std::int64_t samples_per_sum_ = 0;
   std::size_t gemm_bytes_ = 0, matrix_bytes_ = 0, extra_bytes_ = 0;
 };
