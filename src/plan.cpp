@@ -1,8 +1,10 @@
 #include "convolith/plan.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <initializer_list>
+#include <string_view>
 #include <utility>
 
 #include "convolith/error.hpp"
@@ -12,6 +14,20 @@
 
 namespace convolith {
 namespace {
+
+constexpr std::string_view kAuto = "auto";
+
+/// A team of threads costs microseconds to call together; that many operations take as long.
+std::atomic<double> brief_operations{8e5};
+
+/// Decided by the problem alone. Elements that are read or written count as operations, because
+/// some problems do little with each.
+bool is_brief(const ConvProblem& problem) {
+  const double elements = static_cast<double>(problem.x_size()) +
+                          static_cast<double>(problem.y_size()) +
+                          static_cast<double>(problem.weight_size());
+  return problem.flops() + 4 * elements < brief_operations.load(std::memory_order_relaxed);
+}
 
 Machine machine_for(const PlanOptions& options) {
   return describe_machine(options.isa.empty() ? isa_in_use() : find_isa(options.isa));
@@ -39,8 +55,9 @@ Candidate predict(const Algorithm& algorithm, const ConvProblem& problem,
 /// Prepares a supported algorithm; refuses it where its workspace is over the limit.
 std::unique_ptr<const Execution> prepare(Candidate& candidate, const ConvProblem& problem,
                                          const PlanOptions& options, const Machine& machine) {
+  const int threads = is_brief(problem) ? 1 : resolve_threads(options.threads);
   std::unique_ptr<const Execution> execution =
-      candidate.algorithm->prepare(problem, machine, resolve_threads(options.threads));
+      candidate.algorithm->prepare(problem, machine, threads);
   candidate.workspace_bytes = execution->workspace_bytes();
   candidate.packed_bytes = execution->packed_bytes();
   if (options.workspace_limit && candidate.workspace_bytes > *options.workspace_limit) {
@@ -50,6 +67,29 @@ std::unique_ptr<const Execution> prepare(Candidate& candidate, const ConvProblem
     return nullptr;
   }
   return execution;
+}
+
+bool is_known(std::string_view name) {
+  return name == kAuto || std::ranges::any_of(algorithms(), [&](const Algorithm* algorithm) {
+           return name == algorithm->name();
+         });
+}
+
+/// The algorithm that the options name, or all of them, where they support the problem.
+std::vector<Candidate> supported(const ConvProblem& problem, const PlanOptions& options,
+                                 const Machine& machine) {
+  std::vector<Candidate> result;
+  for (const Algorithm* algorithm : algorithms()) {
+    if (options.algorithm != kAuto && options.algorithm != algorithm->name()) continue;
+    Candidate candidate = predict(*algorithm, problem, options, machine);
+    if (candidate.support.yes) result.push_back(std::move(candidate));
+  }
+  return result;
+}
+
+/// The earlier in the registry among equals.
+std::vector<Candidate>::iterator cheapest(std::vector<Candidate>& ranked) {
+  return std::ranges::min_element(ranked, {}, &Candidate::cost_seconds);
 }
 
 std::string reasons(const std::vector<Candidate>& all) {
@@ -92,33 +132,36 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const PlanOptions&
   return result;
 }
 
+const Algorithm& choose(const ConvProblem& problem, Numerics numerics, const Machine& machine) {
+  PlanOptions options;
+  options.numerics = numerics;
+  std::vector<Candidate> ranked = supported(problem, options, machine);
+  if (ranked.empty()) throw Unsupported("no algorithm can serve " + problem.str());
+  return *cheapest(ranked)->algorithm;
+}
+
 Plan::Plan(const ConvProblem& problem, const PlanOptions& options)
-    : problem_(problem), options_(options), threads_(resolve_threads(options.threads)) {
+    : problem_(problem),
+      options_(options),
+      threads_(resolve_threads(options.threads)),
+      brief_(is_brief(problem)) {
   const Machine machine = machine_for(options);
   isa_ = machine.kernels->isa;
-  const bool any = options.algorithm == "auto";
-  bool known = any;
-  std::vector<Candidate> ranked;
-  for (const Algorithm* algorithm : algorithms()) {
-    const bool named = options.algorithm == algorithm->name();
-    known = known || named;
-    if (!any && !named) continue;
-    Candidate candidate = predict(*algorithm, problem, options, machine);
-    if (candidate.support.yes) ranked.push_back(std::move(candidate));
-  }
-  // The cheapest whose workspace is within the limit, the earlier in the registry among equals.
+  std::vector<Candidate> ranked = supported(problem, options, machine);
   while (!ranked.empty()) {
-    const auto cheapest = std::min_element(
-        ranked.begin(), ranked.end(),
-        [](const Candidate& a, const Candidate& b) { return a.cost_seconds < b.cost_seconds; });
-    execution_ = prepare(*cheapest, problem, options, machine);
-    algorithm_ = cheapest->algorithm;
+    const auto best = cheapest(ranked);
+    execution_ = prepare(*best, problem, options, machine);
+    algorithm_ = best->algorithm;
     if (execution_ != nullptr) return;
-    ranked.erase(cheapest);
+    ranked.erase(best);
   }
   throw Unsupported("algorithm '" + options.algorithm + "' " +
-                    (known ? "cannot serve " : "is unknown; for ") + problem.str() + ":" +
-                    reasons(candidates(problem, options)));
+                    (is_known(options.algorithm) ? "cannot serve " : "is unknown; for ") +
+                    problem.str() + ":" + reasons(candidates(problem, options)));
+}
+
+double set_brief_operations(double operations) noexcept {
+  return brief_operations.exchange(operations, std::memory_order_relaxed);
 }
 
 Plan Plan::with_weights(const void* weight) const {

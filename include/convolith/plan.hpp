@@ -32,6 +32,9 @@ struct Candidate {
 /// Every algorithm of the registry on `problem`, with reasons where one cannot serve.
 std::vector<Candidate> candidates(const ConvProblem& problem, const PlanOptions& options);
 
+/// What "auto" takes on `machine`, which need not be this one; Unsupported if there is nothing.
+const Algorithm& choose(const ConvProblem& problem, Numerics numerics, const Machine& machine);
+
 /// Problem, algorithm, ISA, threads, workspace size and, once packed, weights. Immutable; copies
 /// share what they hold.
 class Plan {
@@ -50,6 +53,9 @@ class Plan {
   const char* isa() const noexcept { return isa_; }
   int threads() const noexcept { return threads_; }
   bool packed() const noexcept { return packed_ != nullptr; }
+
+  /// Whether a run is so short that the calling thread does it alone.
+  bool brief() const noexcept { return brief_; }
   std::size_t workspace_bytes() const noexcept { return execution_->workspace_bytes(); }
   std::size_t packed_bytes() const noexcept { return execution_->packed_bytes(); }
 
@@ -60,10 +66,14 @@ class Plan {
   ConvProblem problem_;
   PlanOptions options_;
   int threads_;
+  bool brief_;
   const char* isa_ = nullptr;
   const Algorithm* algorithm_ = nullptr;
   std::shared_ptr<const Execution> execution_;
   std::shared_ptr<const void> packed_;
 };
+
+/// How many operations make a problem worth a second thread; returns what it was. For tests.
+double set_brief_operations(double operations) noexcept;
 
 }  // namespace convolith

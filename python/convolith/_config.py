@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 from convolith import _arguments, _core
-
-
-class _Local(threading.local):
-    """What the context managers set, for the calling thread alone."""
-
-    threads: int = 0
-    numerics: str = "fast"
-
-
-_local = _Local()
 
 
 def set_num_threads(n: int) -> None:
@@ -30,17 +19,18 @@ def get_num_threads() -> int:
 
     At first OMP_NUM_THREADS, or the number of processors that the process may use.
     """
-    return _local.threads or _core.default_threads()
+    return _core.default_threads()
 
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Use `n` threads for calls of the calling thread within the context."""
-    before, _local.threads = _local.threads, thread_count(n)
+    before = _core.thread_override()
+    _core.set_thread_override(thread_count(n))
     try:
         yield
     finally:
-        _local.threads = before
+        _core.set_thread_override(before)
 
 
 @contextmanager
@@ -50,17 +40,18 @@ def numerics(mode: str) -> Iterator[None]:
     "strict" allows only algorithms in which each output is the sum of its own products, so that
     a NaN or an infinity reaches the outputs whose window holds it and no other.
     """
-    before, _local.numerics = _local.numerics, resolve_numerics(mode)
+    before = _core.default_numerics()
+    _core.set_thread_numerics(resolve_numerics(mode))
     try:
         yield
     finally:
-        _local.numerics = before
+        _core.set_thread_numerics(before)
 
 
 def resolve_numerics(mode: str | None) -> str:
     """Return the mode of a call: its argument, or what the context says."""
     if mode is None:
-        return _local.numerics
+        return _core.default_numerics()
     if _arguments.choice(mode, "numerics") not in ("fast", "strict"):
         raise ValueError(f"numerics is {mode!r}; it must be 'fast' or 'strict'")
     return mode

@@ -38,17 +38,25 @@ def _options(
     }
 
 
+Call = tuple[Any, Any, Any, Any, Any, tuple[Any, ...]]
+"""The first and second array, bias, residual and out of a call, and all that it says besides.
+
+`_core.repeat` knows the plans of the last calls by what they said and the arrays' shapes and
+dtypes; a call that it does not know is checked, planned and handed to `_run`.
+"""
+
+
 def _run(
-    problem: _core.ConvProblem, algorithm: str, numerics: str | None, *arrays: Any, **keywords: Any
+    problem: _core.ConvProblem,
+    algorithm: str,
+    numerics: str | None,
+    call: Call,
+    names: tuple[str, str] | None = None,
 ) -> Array:
-    return _core.convolve(
-        problem,
-        _arguments.choice(algorithm, "algorithm"),
-        _config.resolve_numerics(numerics),
-        _config.get_num_threads(),
-        *arrays,
-        **keywords,
-    )
+    name = _arguments.choice(algorithm, "algorithm")
+    mode = _config.resolve_numerics(numerics)
+    threads = _config.get_num_threads()
+    return _core.convolve(problem, name, mode, threads, call, names)
 
 
 def _rank_of_shape(shape: tuple[int, ...], name: str) -> int:
@@ -124,21 +132,16 @@ def _conv(
         UnsupportedError: The algorithm cannot serve this problem; lists every one with its reason.
         OverflowError, MemoryError: Extents beyond 64 bits, or more memory than there is.
     """
+    window = (nd, stride, padding, dilation, groups, data_format, padding_mode)
+    call = (x, weight, bias, residual, out, ("conv", window, activation, algorithm, numerics))
+    if (y := _core.repeat(call)) is not None:
+        return y
     dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = _options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None,
-        residual=residual is not None,
-        activation=activation,
+        *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
     problem = _core.make_convolution("forward", nd, x.shape, weight.shape, dtype, **options)
-    return _run(problem, algorithm, numerics, x, weight, bias, residual, out)
+    return _run(problem, algorithm, numerics, call)
 
 
 conv1d, conv2d, conv3d = for_ranks("conv{rank}d", _conv)
@@ -171,13 +174,18 @@ def conv_backward_input(
     Returns:
         An array of shape input_shape.
     """
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    said = ("backward_input", window, input_shape, algorithm, numerics)
+    call = (dy, weight, None, None, out, said)
+    if (dx := _core.repeat(call)) is not None:
+        return dx
     dtype = _core.common_dtype(dy=dy, weight=weight)
     nd = _rank_of_shape(weight.shape, "weight")
-    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    options = _options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _core.make_convolution("backward_input", nd, x_shape, weight.shape, dtype, **options)
     _require_same_rank(dy, "dy", x_shape, "input_shape")
-    return _run(problem, algorithm, numerics, dy, weight, out=out)
+    return _run(problem, algorithm, numerics, call)
 
 
 def conv_backward_weight(
@@ -209,17 +217,19 @@ def conv_backward_weight(
     Returns:
         An array of shape weight_shape, or with bias_grad the pair (dweight, dbias).
     """
-    dtype = _core.common_dtype(dy=dy, x=x)
-    w_shape = _arguments.shape(weight_shape, "weight_shape")
-    nd = _rank_of_shape(w_shape, "weight_shape")
-    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    said = ("backward_weight", window, weight_shape, algorithm, numerics)
+    call = (dy, x, None, None, out, said)
     with_bias = _arguments.flag(bias_grad, "bias_grad")
-    problem = _core.make_convolution("backward_weight", nd, x.shape, w_shape, dtype, **options)
-    _require_same_rank(dy, "dy", x.shape, "x")
-    dweight = _run(problem, algorithm, numerics, dy, x, out=out)
-    if not with_bias:
-        return dweight
-    return dweight, _bias_gradient(dy, nd, options["data_format"])
+    if (dweight := _core.repeat(call)) is None:
+        dtype = _core.common_dtype(dy=dy, x=x)
+        w_shape = _arguments.shape(weight_shape, "weight_shape")
+        nd = _rank_of_shape(w_shape, "weight_shape")
+        options = _options(nd, *window)
+        problem = _core.make_convolution("backward_weight", nd, x.shape, w_shape, dtype, **options)
+        _require_same_rank(dy, "dy", x.shape, "x")
+        dweight = _run(problem, algorithm, numerics, call)
+    return (dweight, _bias_gradient(dy, weight_shape, data_format)) if with_bias else dweight
 
 
 def _require_same_rank(a: Array, a_name: str, shape: tuple[int, ...], name: str) -> None:
@@ -228,7 +238,10 @@ def _require_same_rank(a: Array, a_name: str, shape: tuple[int, ...], name: str)
         raise ValueError(f"{a_name} has {a.ndim} axes and {name} has {len(shape)}; they must agree")
 
 
-def _bias_gradient(dy: Array, nd: int, layout: str) -> Array:
+def _bias_gradient(dy: Array, weight_shape: Ints, data_format: str) -> Array:
+    """Of arguments that served for the gradient of the weights."""
+    nd = len(_arguments.shape(weight_shape, "weight_shape")) - 2
+    layout = _arguments.data_format(data_format, nd)
     return _core.channel_sums(dy, nd, layout, "dy", _config.get_num_threads())
 
 
@@ -273,30 +286,19 @@ def _conv_transpose(
     Returns:
         (batch, out_channels, {spatial}) in the data format of x.
     """
+    window = (nd, stride, padding, dilation, groups, data_format, padding_mode)
+    sizes = (output_padding, output_size)
+    said = ("transposed", window, sizes, activation, algorithm, numerics)
+    call = (x, weight, bias, residual, out, said)
+    if (y := _core.repeat(call)) is not None:
+        return y
     dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = _options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None,
-        residual=residual is not None,
-        activation=activation,
+        *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
-    problem = _core.make_transposed(
-        "forward",
-        nd,
-        x.shape,
-        weight.shape,
-        dtype,
-        *_sizes(output_padding, output_size, nd, options),
-        **options,
-    )
-    names = ("x", "weight")
-    return _run(problem, algorithm, numerics, x, weight, bias, residual, out, names)
+    extra = _sizes(*sizes, nd, options)
+    problem = _core.make_transposed("forward", nd, x.shape, weight.shape, dtype, *extra, **options)
+    return _run(problem, algorithm, numerics, call, ("x", "weight"))
 
 
 conv_transpose1d, conv_transpose2d, conv_transpose3d = for_ranks(
@@ -365,23 +367,20 @@ def conv_transpose_backward_input(
     Returns:
         An array of shape input_shape.
     """
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    sizes = (output_padding, output_size)
+    said = ("transposed_backward_input", window, sizes, input_shape, algorithm, numerics)
+    call = (dy, weight, None, None, out, said)
+    if (dx := _core.repeat(call)) is not None:
+        return dx
     dtype = _core.common_dtype(dy=dy, weight=weight)
     nd = _rank_of_shape(weight.shape, "weight")
-    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
+    options = _options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _transposed_gradient(
-        "backward_input",
-        nd,
-        x_shape,
-        weight.shape,
-        dtype,
-        dy,
-        output_padding,
-        output_size,
-        options,
+        "backward_input", nd, x_shape, weight.shape, dtype, dy, *sizes, options
     )
-    names = ("dy", "weight")
-    return _run(problem, algorithm, numerics, dy, weight, out=out, names=names)
+    return _run(problem, algorithm, numerics, call, ("dy", "weight"))
 
 
 def conv_transpose_backward_weight(
@@ -416,19 +415,22 @@ def conv_transpose_backward_weight(
     Returns:
         An array of shape weight_shape, or with bias_grad the pair (dweight, dbias).
     """
-    dtype = _core.common_dtype(dy=dy, x=x)
-    w_shape = _arguments.shape(weight_shape, "weight_shape")
-    nd = _rank_of_shape(w_shape, "weight_shape")
-    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
-    with_bias = _arguments.flag(bias_grad, "bias_grad")
-    problem = _transposed_gradient(
-        "backward_weight", nd, x.shape, w_shape, dtype, dy, output_padding, output_size, options
-    )
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    sizes = (output_padding, output_size)
+    said = ("transposed_backward_weight", window, sizes, weight_shape, algorithm, numerics)
     # The adjoint swaps the roles: x is the convolution's result, dy its input.
-    dweight = _run(problem, algorithm, numerics, x, dy, out=out, names=("x", "dy"))
-    if not with_bias:
-        return dweight
-    return dweight, _bias_gradient(dy, nd, options["data_format"])
+    call = (x, dy, None, None, out, said)
+    with_bias = _arguments.flag(bias_grad, "bias_grad")
+    if (dweight := _core.repeat(call)) is None:
+        dtype = _core.common_dtype(dy=dy, x=x)
+        w_shape = _arguments.shape(weight_shape, "weight_shape")
+        nd = _rank_of_shape(w_shape, "weight_shape")
+        options = _options(nd, *window)
+        problem = _transposed_gradient(
+            "backward_weight", nd, x.shape, w_shape, dtype, dy, *sizes, options
+        )
+        dweight = _run(problem, algorithm, numerics, call, ("x", "dy"))
+    return (dweight, _bias_gradient(dy, weight_shape, data_format)) if with_bias else dweight
 
 
 class ConvPlan:

@@ -1,7 +1,8 @@
 #include "bindings/arrays.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <array>
+#include <bit>
 
 namespace py = pybind11;
 
@@ -38,21 +39,24 @@ std::optional<TensorView> view_of(const py::array& array, Layout layout, int nd)
   const auto item = static_cast<std::int64_t>(array.itemsize());
   const auto address = reinterpret_cast<std::uintptr_t>(array.data());
   if (address % static_cast<std::uintptr_t>(item) != 0) return std::nullopt;
-  std::vector<AxisStride> axes;
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-    const std::int64_t stride = array.strides(i);
-    if (array.shape(i) > 1 && stride % item != 0) return std::nullopt;
-    axes.push_back({array.shape(i), stride / item});
+  const int rank = nd + 2;
+  const auto batch_axes = static_cast<int>(rank - array.ndim());  // that the array lacks
+  std::array<AxisStride, kSpatialAxes + 2> axes;
+  axes[0] = {1, 0};
+  for (int i = batch_axes; i < rank; ++i) {
+    const std::int64_t extent = array.shape()[i - batch_axes];
+    const std::int64_t stride = array.strides()[i - batch_axes];
+    if (extent > 1 && stride % item != 0) return std::nullopt;
+    axes[i] = {extent, stride / item};
   }
-  if (axes.size() == static_cast<std::size_t>(nd) + 1) axes.insert(axes.begin(), {1, 0});
   const bool channels_last = layout == Layout::channels_last;
-  const std::size_t first_spatial = channels_last ? 1 : 2;
-  const AxisStride channel = channels_last ? axes.back() : axes[1];
+  const int first_spatial = channels_last ? 1 : 2;
+  const AxisStride channel = channels_last ? axes[rank - 1] : axes[1];
 
   // Collapse the spatial axes, innermost first; axes of extent 1 may have any stride.
   std::int64_t pixels = 1;
   std::int64_t pixel_stride = channels_last ? channel.extent : 1;
-  for (std::size_t i = first_spatial + nd; i-- > first_spatial;) {
+  for (int i = first_spatial + nd; i-- > first_spatial;) {
     if (axes[i].extent == 1) continue;
     if (pixels == 1) {
       pixel_stride = axes[i].stride;
@@ -86,9 +90,27 @@ bool is_injective(const TensorView& view, const MapsShape& shape, Layout layout)
   return shape.batch <= 1 || view.sample_stride >= span;
 }
 
+/// The bytes from the first to the last element of an array that is not empty.
+struct Bytes {
+  std::intptr_t begin, end;
+};
+
+Bytes bytes_of(const py::array& array) {
+  const auto address = reinterpret_cast<std::intptr_t>(array.data());
+  Bytes bytes{address, address + static_cast<std::intptr_t>(array.itemsize())};
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    const std::intptr_t reach = (array.shape()[i] - 1) * array.strides()[i];
+    (reach < 0 ? bytes.begin : bytes.end) += reach;
+  }
+  return bytes;
+}
+
 bool shares_elements(const py::array& a, const py::array& b) {
+  if (a.size() == 0 || b.size() == 0) return false;
+  const Bytes of_a = bytes_of(a);
+  const Bytes of_b = bytes_of(b);
+  if (of_a.end <= of_b.begin || of_b.end <= of_a.begin) return false;
   const py::module_ numpy = py::module_::import("numpy");
-  if (!py::cast<bool>(numpy.attr("may_share_memory")(a, b))) return false;
   // The exact answer can take exponential time; give up early and call it sharing.
   constexpr std::int64_t kMaxWork = 1000000;
   try {
@@ -101,7 +123,7 @@ bool shares_elements(const py::array& a, const py::array& b) {
 
 }  // namespace
 
-std::string shape_text(const Shape& shape) {
+std::string shape_text(ShapeView shape) {
   std::string text = "(";
   for (std::size_t i = 0; i < shape.size(); ++i) {
     if (i > 0) text += ", ";
@@ -112,9 +134,27 @@ std::string shape_text(const Shape& shape) {
   return text;
 }
 
-Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
+ShapeView shape_of(const py::array& array) {
+  static_assert(sizeof(py::ssize_t) == sizeof(std::int64_t));
+  return {reinterpret_cast<const std::int64_t*>(array.shape()),
+          static_cast<std::size_t>(array.ndim())};
+}
+
+std::optional<DType> plain_dtype(py::handle object) noexcept {
+  const auto& numpy = py::detail::npy_api::get();
+  if (Py_TYPE(object.ptr()) != numpy.PyArray_Type_) return std::nullopt;
+  const auto* descriptor = py::detail::array_proxy(object.ptr())->descr;
+  constexpr char kForeign = std::endian::native == std::endian::little ? '>' : '<';
+  const auto* fields = py::detail::array_descriptor_proxy(
+      reinterpret_cast<const PyObject*>(descriptor));
+  if (fields->byteorder == kForeign) return std::nullopt;
+  if (fields->type_num == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
+  if (fields->type_num == py::detail::npy_api::NPY_DOUBLE_) return DType::float64;
+  return std::nullopt;
+}
 
 py::array require_array(py::handle object, const char* argument) {
+  if (plain_dtype(object)) return py::reinterpret_borrow<py::array>(object);
   const std::string name = argument;
   if (!py::isinstance<py::array>(object) || is_masked(object)) {
     type_error(name + " is a " + type_name(object) +
@@ -165,9 +205,9 @@ void require_dtype(const py::array& array, DType dtype, const char* argument, co
   }
 }
 
-void require_shape(const py::array& array, const Shape& shape, const char* argument) {
-  const Shape actual = shape_of(array);
-  if (actual != shape) {
+void require_shape(const py::array& array, ShapeView shape, const char* argument) {
+  const ShapeView actual = shape_of(array);
+  if (!std::ranges::equal(actual, shape)) {
     value_error(std::string(argument) + " has shape " + shape_text(actual) + "; it must be " +
                 shape_text(shape));
   }
@@ -191,7 +231,7 @@ Shape maps_shape(Layout layout, bool unbatched, std::int64_t batch, std::int64_t
   return shape;
 }
 
-MapsShape parse_maps_shape(const Shape& shape, Layout layout, int nd, const char* argument) {
+MapsShape parse_maps_shape(ShapeView shape, Layout layout, int nd, const char* argument) {
   const auto rank = static_cast<int>(shape.size());
   if (rank != nd + 1 && rank != nd + 2) {
     value_error(std::string(argument) + " has " + std::to_string(rank) + " axes; it must have " +
@@ -221,35 +261,29 @@ py::array contiguous(const py::array& array) {
                                                  py::arg("copy") = true, py::arg("subok") = false));
 }
 
-Output::Output(py::handle out, const Shape& shape, DType dtype,
-               const std::vector<py::array>& inputs) {
-  if (out.is_none()) {
-    result_ = py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()));
-    written_ = result_;
-    return;
-  }
-  result_ = require_array(out, "out");
-  written_ = result_;
+Output::Output(py::handle out, ShapeView shape, DType dtype, std::span<const py::object> inputs)
+    : result_(out.is_none() ? new_array(dtype, shape) : require_array(out, "out")),
+      written_(result_),
+      ours_(out.is_none()) {
+  if (ours_) return;
   if (dtype_of(result_) != dtype) {
     type_error("out has dtype " + std::string(name(dtype_of(result_))) + "; it must be " +
                name(dtype));
   }
   require_shape(result_, shape, "out");
   if (!result_.writeable()) value_error("out is read-only; it must be writable");
-  for (const py::array& input : inputs) {
-    if (shares_elements(result_, input)) {
+  for (const py::object& input : inputs) {
+    if (shares_elements(result_, py::reinterpret_borrow<py::array>(input))) {
       value_error("out shares elements with an input; it must not overlap any");
     }
   }
 }
 
-void Output::write_elsewhere() {
-  written_ = py::array(result_.dtype(),
-                       std::vector<py::ssize_t>(result_.shape(), result_.shape() + result_.ndim()));
-}
+void Output::write_elsewhere() { written_ = new_array(dtype_of(result_), shape_of(result_)); }
 
 TensorView Output::maps(Layout layout, int nd) {
   const auto view = view_of(written_, layout, nd);
+  if (ours_) return *view;
   if (view && is_injective(*view, parse_maps_shape(shape_of(written_), layout, nd, "out"), layout)) {
     return *view;
   }
@@ -267,8 +301,15 @@ py::array Output::finish() {
   return result_;
 }
 
-py::dtype numpy_dtype(DType dtype) {
-  return dtype == DType::float32 ? py::dtype::of<float>() : py::dtype::of<double>();
+py::array new_array(DType dtype, ShapeView shape) {
+  const auto& numpy = py::detail::npy_api::get();
+  const int number = dtype == DType::float32 ? py::detail::npy_api::NPY_FLOAT_
+                                             : py::detail::npy_api::NPY_DOUBLE_;
+  PyObject* array = numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, numpy.PyArray_DescrFromType_(number), static_cast<int>(shape.size()),
+      reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr, nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(array);
 }
 
 Shape shape_argument(const py::tuple& extents) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,14 @@
 namespace convolith {
 
 using Shape = std::vector<std::int64_t>;
+using ShapeView = std::span<const std::int64_t>;
 
-std::string shape_text(const Shape& shape);
-Shape shape_of(const pybind11::array& array);
+std::string shape_text(ShapeView shape);
+ShapeView shape_of(const pybind11::array& array);
+
+/// The dtype of an exact ndarray (no subclass) of float32 or float64 in native byte order; of
+/// anything else, nothing.
+std::optional<DType> plain_dtype(pybind11::handle object) noexcept;
 
 /// A plain float32 or float64 ndarray of native byte order, or TypeError.
 pybind11::array require_array(pybind11::handle object, const char* argument);
@@ -36,7 +42,7 @@ DType dtype_of(const pybind11::array& array);
 void require_dtype(const pybind11::array& array, DType dtype, const char* argument,
                    const char* like);
 
-void require_shape(const pybind11::array& array, const Shape& shape, const char* argument);
+void require_shape(const pybind11::array& array, ShapeView shape, const char* argument);
 
 /// True for rank nd + 1: one sample without a batch axis. ValueError for ranks other than nd + 1
 /// and nd + 2.
@@ -53,7 +59,7 @@ struct MapsShape {
   std::int64_t batch, channels;
   Shape spatial;
 };
-MapsShape parse_maps_shape(const Shape& shape, Layout layout, int nd, const char* argument);
+MapsShape parse_maps_shape(ShapeView shape, Layout layout, int nd, const char* argument);
 
 /// An array that kernels can read: itself where its strides allow, else a contiguous copy.
 struct InputMaps {
@@ -71,8 +77,8 @@ class Output {
  public:
   /// A new array, or `out` after checking that it is a writable array of that shape and dtype
   /// that shares no element with any of `inputs`.
-  Output(pybind11::handle out, const Shape& shape, DType dtype,
-         const std::vector<pybind11::array>& inputs = {});
+  Output(pybind11::handle out, ShapeView shape, DType dtype,
+         std::span<const pybind11::object> inputs = {});
 
   TensorView maps(Layout layout, int nd);  ///< to write feature maps
   void* data();                            ///< to write a contiguous array
@@ -83,9 +89,11 @@ class Output {
 
   pybind11::array result_;
   pybind11::array written_;
+  bool ours_;  ///< a new array, contiguous
 };
 
-pybind11::dtype numpy_dtype(DType dtype);
+/// A new C-contiguous array, its content arbitrary.
+pybind11::array new_array(DType dtype, ShapeView shape);
 
 /// Extents given by a tuple of Python integers.
 Shape shape_argument(const pybind11::tuple& extents);

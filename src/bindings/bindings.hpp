@@ -2,8 +2,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include "convolith/types.hpp"
+
 namespace convolith {
 
+/// The numerics of calls from this thread that do not say.
+Numerics default_numerics() noexcept;
+
+void bind_problems(pybind11::module_& module);
 void bind_convolution(pybind11::module_& module);
 void bind_pooling(pybind11::module_& module);
 void bind_runtime(pybind11::module_& module);

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   py::register_exception<convolith::Unsupported>(module, "UnsupportedError", PyExc_ValueError)
       .doc() = "The problem is legal, but no algorithm, or not the one named, can serve it.";
   convolith::bind_runtime(module);
+  convolith::bind_problems(module);
   convolith::bind_convolution(module);
   convolith::bind_pooling(module);
 }

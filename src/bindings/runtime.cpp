@@ -1,3 +1,5 @@
+#include <array>
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -15,6 +17,8 @@ using namespace py::literals;
 
 namespace convolith {
 namespace {
+
+thread_local Numerics thread_numerics = Numerics::fast;
 
 py::dict config() {
   const KernelTable& isa = isa_in_use();
@@ -76,7 +80,9 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads, py::handle
     throw py::value_error("a has " + std::to_string(a.shape(1)) + " columns and b has " +
                           std::to_string(b.shape(0)) + " rows; they must agree");
   }
-  Output output(out, {a.shape(0), b.shape(1)}, dtype, {a, b});
+  const std::array<std::int64_t, 2> shape{a.shape(0), b.shape(1)};
+  const std::array<py::object, 2> inputs{a, b};
+  Output output(out, shape, dtype, inputs);
   const auto run = dtype == DType::float32
                        ? [](const py::array& left, const py::array& right, void* c, int team) {
                            multiply(left, right, static_cast<float*>(c), team);
@@ -90,11 +96,20 @@ py::array gemm(py::handle a_object, py::handle b_object, int threads, py::handle
 
 }  // namespace
 
+Numerics default_numerics() noexcept { return thread_numerics; }
+
 void bind_runtime(py::module_& module) {
   module.def("config", &config);
   module.def("default_threads", &default_threads);
   module.attr("MOST_THREADS") = kMostThreads;
   module.def("set_default_threads", &set_default_threads, "threads"_a);
+  module.def("thread_override", &thread_override);
+  module.def("set_thread_override", &set_thread_override, "threads"_a);
+  module.def("default_numerics", [] { return name(default_numerics()); });
+  module.def(
+      "set_thread_numerics",
+      [](const std::string& mode) { thread_numerics = parse_name<Numerics>(mode, "numerics"); },
+      "mode"_a);
   module.def("gemm", &gemm, "a"_a, "b"_a, "threads"_a = 0, "out"_a = py::none(),
              "Matrix product of two float32 or float64 matrices.");
   module.def(

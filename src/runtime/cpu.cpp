@@ -103,6 +103,15 @@ const KernelTable& find_isa(std::string_view name) {
                         "; available here: " + choices);
 }
 
+const KernelTable& compiled_isa(std::string_view name) {
+  std::string choices;
+  for (const IsaEntry& isa : kIsas) {
+    if (name == isa.name) return *isa.table;
+    choices += std::string(choices.empty() ? "" : ", ") + isa.name;
+  }
+  throw InvalidArgument("ISA '" + std::string(name) + "' is unknown; compiled in: " + choices);
+}
+
 const KernelTable& isa_in_use() {
   static const KernelTable& chosen = []() -> const KernelTable& {
     if (const char* forced = std::getenv("CONVOLITH_ISA")) {

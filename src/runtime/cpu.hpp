@@ -17,6 +17,9 @@ std::span<const KernelTable* const> available_isas() noexcept;
 /// The ISA of that name, or InvalidArgument listing the available ones.
 const KernelTable& find_isa(std::string_view name);
 
+/// The same of the compiled ones: its kernels may not run here.
+const KernelTable& compiled_isa(std::string_view name);
+
 /// The ISA in use: CONVOLITH_ISA if set (InvalidArgument if it cannot be used), else the best.
 const KernelTable& isa_in_use();
 

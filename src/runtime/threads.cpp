@@ -15,6 +15,7 @@ namespace convolith {
 namespace {
 
 std::atomic<int> chosen_threads{0};
+thread_local int threads_of_thread = 0;
 
 #if defined(_OPENMP)
 std::atomic<bool> forked_child{false};
@@ -33,6 +34,7 @@ int hardware_threads() noexcept {
 }
 
 int default_threads() noexcept {
+  if (threads_of_thread > 0) return threads_of_thread;
   const int chosen = chosen_threads.load(std::memory_order_relaxed);
   if (chosen > 0) return chosen;
 #if defined(_OPENMP)
@@ -55,6 +57,12 @@ int resolve_threads(int threads) {
 
 void set_default_threads(int threads) {
   chosen_threads.store(resolve_threads(threads), std::memory_order_relaxed);
+}
+
+int thread_override() noexcept { return threads_of_thread; }
+
+void set_thread_override(int threads) {
+  threads_of_thread = threads == 0 ? 0 : resolve_threads(threads);
 }
 
 const char* openmp_runtime() noexcept {

@@ -8,9 +8,14 @@ namespace convolith {
 /// Processors that this process may use.
 int hardware_threads() noexcept;
 
-/// Number of threads for calls that do not say; at first OMP_NUM_THREADS or hardware_threads().
+/// Number of threads for calls that do not say: what set_thread_override told the calling thread,
+/// else what set_default_threads did, at first OMP_NUM_THREADS or hardware_threads().
 int default_threads() noexcept;
 void set_default_threads(int threads);
+
+/// For calls from this thread; 0 leaves it to set_default_threads.
+int thread_override() noexcept;
+void set_thread_override(int threads);
 
 /// The number of threads of a call that asks for `threads`, 0 being default_threads().
 /// InvalidArgument outside 0 .. kMostThreads: an OpenMP runtime ends the process when the system
