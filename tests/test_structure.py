@@ -29,6 +29,7 @@ CPP_LAYERS = (
     "src",  # what algorithms share: taps, epilogue, tolerance, ...
     "src/gemm",
     "src/implicit_gemm",
+    "src/winograd",
     "src/algorithms",
     "src/cuda",
     "src/pooling",

@@ -10,5 +10,7 @@ namespace convolith::CONVOLITH_ISA_NAMESPACE {
 extern const KernelTable kernel_table;
 extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
+extern const WinogradKernels<float> winograd_float32;
+extern const WinogradKernels<double> winograd_float64;
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -7,6 +7,7 @@
 
 #include "convolith/types.hpp"
 #include "kernels/pooling_table.hpp"
+#include "kernels/winograd_table.hpp"
 
 namespace convolith {
 
@@ -147,6 +148,7 @@ struct Kernels {
   T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
 
   const PoolingKernels<T>* pooling;
+  const WinogradKernels<T>* winograd;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.
   std::int64_t (*fma_rounds)(std::int64_t rounds);

@@ -1,0 +1,704 @@
+#include "winograd/execution.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+#include "arithmetic.hpp"
+#include "epilogue.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/threads.hpp"
+#include "taps.hpp"
+
+namespace convolith {
+namespace {
+
+/// Tiles that are neighbours on the last axis, in one phase: `count` of them, the last of which
+/// has `last_outputs` outputs on that axis.
+struct TileRun {
+  std::int64_t sample;
+  AxisTile depth, height, width;  ///< of the first tile
+  std::int64_t count, last_outputs;
+};
+
+/// V = transformed sources [frequency][tile][tap, channel], U = transformed weights, M = V U for a
+/// group of panels of output channels. Blocks of tiles go through all three steps.
+template <class T>
+class WinogradExecution final : public Execution {
+ public:
+  WinogradExecution(const ConvProblem& problem, const WinogradGeometry& geometry,
+                    const Machine& machine, int threads)
+      : problem_(problem),
+        geometry_(geometry),
+        kernels_(kernels_for<T>(machine)),
+        form_(geometry.square() ? kernels_.winograd->square[geometry.size]
+                                : kernels_.winograd->line[geometry.size]),
+        threads_(threads),
+        channels_last_(problem.layout == Layout::channels_last),
+        adjoint_(problem.direction == Direction::backward_input),
+        vertical_axis_(geometry.square()            ? geometry.row_axis
+                       : geometry.column_axis != 2 ? geometry.column_axis
+                                                   : -1) {
+    const std::int64_t lanes = kernels_.lanes;
+    frequencies_ = geometry.frequencies();
+    tiles_ = geometry.tiles() * problem.batch;
+    tap_row_ = round_up(geometry.reduced, lanes);
+    row_ = tap_row_ * geometry.reduced_taps;
+    terms_ = geometry.reduced_taps == 1 ? geometry.reduced : row_;
+    const std::int64_t chunks = divide_up(terms_, kMaxChain);
+    term_chunk_ = divide_up(terms_, chunks);
+    panels_ = divide_up(geometry.produced, kernels_.tile_columns);
+    choose_blocks(machine);
+
+    weight_stride_ = odd_lines(group_panels_ * terms_ * kernels_.tile_columns);
+    source_stride_ = odd_lines(block_tiles_ * row_);
+    product_row_ = group_panels_ * kernels_.tile_columns;
+    product_stride_ = odd_lines(block_tiles_ * product_row_);
+
+    if (!channels_last_) {
+      // A strip of pixels of one vector of channels stays in L1.
+      const WinogradAxis& width = geometry.axes[2];
+      const std::int64_t rows = vertical_axis_ < 0 ? 1 : geometry.axes[vertical_axis_].tile_inputs;
+      const std::int64_t fitting = static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) /
+                                   (lanes * rows * strip_step());
+      most_run_ = std::clamp<std::int64_t>(
+          (fitting - width.tile_inputs) / width.tile_outputs + 1, 1, width.tiles());
+      strip_elements_ = rows * strip_pixels(most_run_) * lanes;
+      const std::int64_t out_rows =
+          vertical_axis_ < 0 ? 1 : geometry.axes[vertical_axis_].tile_outputs;
+      output_strip_elements_ = out_rows * most_run_ * width.tile_outputs * lanes;
+    }
+  }
+
+  std::size_t workspace_bytes() const noexcept override {
+    return shared_bytes() + thread_bytes() * threads_;
+  }
+
+  std::size_t packed_bytes() const noexcept override {
+    return static_cast<std::size_t>(problem_.groups * panel_groups_ * frequencies_ *
+                                    weight_stride_) *
+           sizeof(T);
+  }
+
+  /// [group][group of panels][frequency][panel][tap, channel][lane]
+  void pack(const void* weight, void* packed) const noexcept override {
+    const auto* source = static_cast<const T*>(weight);
+    auto* target = static_cast<T*>(packed);
+    const std::int64_t columns = kernels_.tile_columns;
+    const std::int64_t taps = problem_.taps();
+    const std::int64_t out_stride = taps * problem_.in_channels_per_group();
+    constexpr std::int64_t kBufferElements = (16 << 10) / sizeof(T);
+    const std::int64_t chunk = std::max<std::int64_t>(1, kBufferElements / (taps * columns));
+
+    WinogradWeight<T> in{};
+    in.channel_stride = taps * columns;
+    in.lanes = static_cast<int>(columns);
+    in.frequency_stride = weight_stride_;
+    const auto& axes = geometry_.axes;
+    std::int64_t strides[kSpatialAxes];
+    strides[2] = columns;
+    strides[1] = strides[2] * axes[2].taps;
+    strides[0] = strides[1] * axes[1].taps;
+    std::int64_t origin = 0;
+    if (adjoint_) {  // turned round
+      origin = (taps - 1) * columns;
+      for (std::int64_t& stride : strides) stride = -stride;
+    }
+    in.column_stride = strides[geometry_.column_axis];
+    in.row_stride = geometry_.square() ? strides[geometry_.row_axis] : 0;
+
+    parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
+      alignas(kAlignment) T buffer[kMostWeightTaps * kMostColumns<T>];
+      const std::int64_t panel = index % panels_, group = index / panels_;
+      const std::int64_t first = panel * columns;
+      const auto valid = static_cast<int>(std::min(columns, geometry_.produced - first));
+      const T* from = source + group * problem_.out_channels_per_group() * out_stride +
+                      first * (adjoint_ ? taps : out_stride);
+      T* to = target +
+              (group * panel_groups_ + panel / group_panels_) * frequencies_ * weight_stride_ +
+              panel % group_panels_ * terms_ * columns;
+      WinogradWeight<T> part = in;
+      for (std::int64_t c = 0; c < geometry_.reduced; c += chunk) {
+        part.channels = std::min(chunk, geometry_.reduced - c);
+        if (adjoint_) {
+          for (std::int64_t i = 0; i < part.channels; ++i) {
+            kernels_.pack_panel(static_cast<int>(columns), valid, taps, from + (c + i) * out_stride,
+                                taps, 1, buffer + i * taps * columns);
+          }
+        } else {
+          kernels_.pack_panel(static_cast<int>(columns), valid, part.channels * taps,
+                              from + c * taps, out_stride, 1, buffer);
+        }
+        for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
+          const auto at = reduced_tap(tap);
+          part.taps = buffer + origin + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
+          part.transformed = to + (tap * tap_row_ + c) * columns;
+          form_.weight(part);
+        }
+      }
+      if (terms_ == geometry_.reduced) return;
+      for (std::int64_t f = 0; f < frequencies_; ++f) {
+        for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
+          T* rows = to + f * weight_stride_ + tap * tap_row_ * columns;
+          std::fill(rows + geometry_.reduced * columns, rows + tap_row_ * columns, T(0));
+        }
+      }
+    });
+  }
+
+  void run(const ConvArguments& arguments, const void* packed,
+           void* workspace) const noexcept override {
+    const Call call(*this, arguments, static_cast<const T*>(packed));
+    auto* bytes = static_cast<std::byte*>(workspace);
+    const auto scratch_of = [&](int thread) {
+      return Scratch(*this, bytes + shared_bytes() + thread_bytes() * thread);
+    };
+    if (!shared_) {
+      parallel(threads_, [&](int thread, int team) {
+        Scratch scratch = scratch_of(thread);
+        const Range range = Range::share(problem_.groups * blocks_, thread, team);
+        for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+          const Range tiles = block(unit % blocks_);
+          transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
+          for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
+            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources,
+                     scratch.products);
+            transform_products(call, unit / blocks_, panels, tiles, scratch);
+          }
+        }
+      });
+      return;
+    }
+    T* sources = reinterpret_cast<T*>(bytes);
+    for (std::int64_t unit = 0; unit < problem_.groups * blocks_; ++unit) {
+      const Range tiles = block(unit % blocks_);
+      const std::int64_t count = tiles.end - tiles.begin;
+      parallel(threads_, [&](int thread, int team) {
+        Scratch scratch = scratch_of(thread);
+        const Range part = Range::share(count, thread, team);
+        transform_sources(call, unit / blocks_, {tiles.begin + part.begin, tiles.begin + part.end},
+                          sources + part.begin * row_, scratch);
+      });
+      parallel(threads_, [&](int thread, int team) {
+        Scratch scratch = scratch_of(thread);
+        const Range part = Range::share(panel_groups_, thread, team);
+        for (std::int64_t panels = part.begin; panels < part.end; ++panels) {
+          multiply(call, unit / blocks_, panels, count, sources, scratch.products);
+          transform_products(call, unit / blocks_, panels, tiles, scratch);
+        }
+      });
+    }
+  }
+
+ private:
+  template <class U>
+  static constexpr int kMostColumns = 128 / sizeof(U);  // two vectors of 64 bytes
+  static constexpr int kMostWeightTaps = 128;
+
+  /// The arrays of a run, as the tiles see them.
+  struct Call {
+    Maps<const T> source;
+    Maps<T> output;
+    BoundEpilogue<T> epilogue;
+    const T* packed;
+    const T* bias;        ///< added by the transform of the products, as are the limits
+    T least, greatest;
+    bool epilogue_apart;  ///< what the transform cannot do
+
+    Call(const WinogradExecution& execution, const ConvArguments& arguments, const T* packed_weight)
+        : source(typed<const T>(execution.adjoint_ ? arguments.y : arguments.x)),
+          output(typed<T>(execution.adjoint_ ? arguments.x : arguments.y)),
+          epilogue(execution.problem_, arguments),
+          packed(packed_weight),
+          bias(nullptr),
+          least(-std::numeric_limits<T>::infinity()),
+          greatest(std::numeric_limits<T>::infinity()) {
+      const Epilogue& wanted = execution.problem_.epilogue;
+      const bool limits = wanted.activation == Activation::relu ||
+                          wanted.activation == Activation::relu6;
+      epilogue_apart = wanted.residual || !(limits || wanted.activation == Activation::none);
+      if (epilogue_apart) return;
+      if (wanted.bias) bias = static_cast<const T*>(arguments.bias);
+      if (limits) least = T(0);
+      if (wanted.activation == Activation::relu6) greatest = T(6);
+    }
+  };
+
+  struct Scratch {
+    T* sources;   ///< V, unless it is shared
+    T* products;  ///< M
+    const T** pixels;
+    T* zeros;     ///< a pixel of padding
+    T* strip;
+    T* output_strip;
+
+    Scratch(const WinogradExecution& execution, std::byte* bytes) {
+      const auto take = [&](std::int64_t elements) {
+        T* at = reinterpret_cast<T*>(bytes);
+        bytes += aligned_bytes<T>(elements);
+        return at;
+      };
+      sources = take(execution.shared_ ? 0 : execution.source_stride_ * execution.frequencies_);
+      products = take(execution.product_stride_ * execution.frequencies_);
+      zeros = take(execution.tap_row_);
+      strip = take(execution.strip_elements_);
+      output_strip = take(execution.output_strip_elements_);
+      pixels = reinterpret_cast<const T**>(bytes);
+      std::fill(zeros, zeros + execution.tap_row_, T(0));
+    }
+  };
+
+  std::size_t shared_bytes() const noexcept {
+    return shared_ ? aligned_bytes<T>(source_stride_ * frequencies_) : 0;
+  }
+  std::size_t thread_bytes() const noexcept {
+    return aligned_bytes<T>(shared_ ? 0 : source_stride_ * frequencies_) +
+           aligned_bytes<T>(product_stride_ * frequencies_) + aligned_bytes<T>(tap_row_) +
+           aligned_bytes<T>(strip_elements_) + aligned_bytes<T>(output_strip_elements_) +
+           aligned_bytes<const T*>(frequencies_);
+  }
+
+  /// Frequencies lie an odd number of cache lines apart, so that they fall into different sets.
+  static std::int64_t odd_lines(std::int64_t elements) noexcept {
+    constexpr std::int64_t kLine = kAlignment / sizeof(T);
+    return (divide_up(elements, kLine) | 1) * kLine;
+  }
+
+  void choose_blocks(const Machine& machine) {
+    group_panels_ = panels_;
+    block_tiles_ = std::min<std::int64_t>(tiles_, 28);
+    shared_ = false;
+    (void)machine;
+    if (const char* env = std::getenv("WG")) {
+      int mode = 0;
+      long t = 0, p = 0;
+      std::sscanf(env, "%d,%ld,%ld", &mode, &t, &p);
+      shared_ = mode;
+      if (t) block_tiles_ = std::min<std::int64_t>(t, tiles_);
+      if (p) group_panels_ = std::min<std::int64_t>(p, panels_);
+    }
+    panel_groups_ = divide_up(panels_, group_panels_);
+    group_panels_ = divide_up(panels_, panel_groups_);
+    blocks_ = divide_up(tiles_, block_tiles_);
+  }
+
+  Range block(std::int64_t index) const noexcept {
+    return Range::share(tiles_, static_cast<int>(index), static_cast<int>(blocks_));
+  }
+
+  /// The taps of the axes that are not transformed, in row-major order.
+  std::array<std::int64_t, kSpatialAxes> reduced_tap(std::int64_t index) const noexcept {
+    std::array<std::int64_t, kSpatialAxes> at{};
+    for (int a = kSpatialAxes - 1; a >= 0; --a) {
+      if (geometry_.axes[a].transformed) continue;
+      at[a] = index % geometry_.axes[a].taps;
+      index /= geometry_.axes[a].taps;
+    }
+    return at;
+  }
+
+  // ---- tiles -------------------------------------------------------------------------------
+
+  /// visit(run, index of its first tile) for runs that make up the tiles [begin, end).
+  template <class Visit>
+  void for_each_run(Range tiles, const Visit& visit) const noexcept {
+    const WinogradAxis& width = geometry_.axes[2];
+    const std::int64_t row_tiles = width.tiles();
+    for (std::int64_t index = tiles.begin; index < tiles.end;) {
+      std::int64_t rest = index;
+      const std::int64_t w = rest % row_tiles;
+      rest /= row_tiles;
+      TileRun run{};
+      run.width = width.tile(w);
+      run.height = geometry_.axes[1].tile(rest % geometry_.axes[1].tiles());
+      rest /= geometry_.axes[1].tiles();
+      run.depth = geometry_.axes[0].tile(rest % geometry_.axes[0].tiles());
+      run.sample = rest / geometry_.axes[0].tiles();
+      const std::int64_t most =
+          std::min({row_tiles - w, tiles.end - index, channels_last_ ? row_tiles : most_run_});
+      run.count = 1;
+      run.last_outputs = run.width.count;
+      // A phase ends where the next tile begins anew.
+      while (run.count < most) {
+        const AxisTile next = width.tile(w + run.count);
+        if (next.phase != run.width.phase) break;
+        run.last_outputs = next.count;
+        ++run.count;
+      }
+      visit(run, index);
+      index += run.count;
+    }
+  }
+
+  const AxisTile& tile_of(const TileRun& run, int axis) const noexcept {
+    return axis == 0 ? run.depth : axis == 1 ? run.height : run.width;
+  }
+
+  /// The first pixel of the source row that the tile reads in its row `v` under a tap of the other
+  /// axes, or -1 where all of it counts as zero.
+  std::int64_t source_row(const TileRun& run, const std::array<std::int64_t, kSpatialAxes>& tap,
+                          std::int64_t v) const noexcept {
+    std::int64_t pixel = 0;
+    for (int a = 0; a < 2; ++a) {
+      const WinogradAxis& axis = geometry_.axes[a];
+      const AxisTile& tile = tile_of(run, a);
+      std::int64_t coordinate = tile.source;
+      if (axis.transformed) {
+        if (v >= tile.count + axis.taps - 1) return -1;  // read by no output that exists
+        coordinate += v * axis.dilation;
+      } else {
+        coordinate += tap[a] * axis.dilation;
+      }
+      const std::int64_t source = padded_source(coordinate, axis.sources, problem_.padding_mode);
+      if (source < 0) return -1;
+      pixel = pixel * axis.sources + source;
+    }
+    return pixel * geometry_.axes[2].sources;
+  }
+
+  /// Coordinates that a run reads on the last axis: first, first + step, ..., `count` of them.
+  struct Columns {
+    std::int64_t first, step, count;
+  };
+  Columns source_columns(const TileRun& run,
+                         const std::array<std::int64_t, kSpatialAxes>& tap) const noexcept {
+    const WinogradAxis& width = geometry_.axes[2];
+    if (!width.transformed) {
+      return {run.width.source + tap[2] * width.dilation, width.stride, run.count};
+    }
+    return {run.width.source, width.dilation,
+            (run.count - 1) * width.tile_outputs + run.last_outputs + width.taps - 1};
+  }
+
+  // ---- sources -----------------------------------------------------------------------------
+
+  void transform_sources(const Call& call, std::int64_t group, Range tiles, T* transformed,
+                         const Scratch& scratch) const noexcept {
+    for_each_run(tiles, [&](const TileRun& run, std::int64_t index) {
+      const T* source = call.source.sample(run.sample, group * geometry_.reduced);
+      T* to = transformed + (index - tiles.begin) * row_;
+      for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
+        if (channels_last_) {
+          transform_pixels(call, run, reduced_tap(tap), source, to + tap * tap_row_, scratch);
+        } else {
+          transform_strips(call, run, reduced_tap(tap), source, to + tap * tap_row_, scratch);
+        }
+      }
+    });
+  }
+
+  void transform_pixels(const Call& call, const TileRun& run,
+                        const std::array<std::int64_t, kSpatialAxes>& tap, const T* source,
+                        T* transformed, const Scratch& scratch) const noexcept {
+    const WinogradAxis& width = geometry_.axes[2];
+    const Columns columns = source_columns(run, tap);
+    const std::int64_t pixel_stride = call.source.pixel_stride;
+    const int rows = vertical_axis_ < 0 ? 1 : geometry_.axes[vertical_axis_].tile_inputs;
+
+    std::int64_t row_pixel[kMostTileRows];
+    bool rows_inside = true;
+    for (int v = 0; v < rows; ++v) {
+      row_pixel[v] = source_row(run, tap, v);
+      rows_inside = rows_inside && row_pixel[v] >= 0 &&
+                    (v < 2 || row_pixel[v] - row_pixel[v - 1] == row_pixel[1] - row_pixel[0]);
+    }
+    const std::int64_t row_step = rows > 1 ? row_pixel[1] - row_pixel[0] : 0;
+
+    WinogradInput<T> in{};
+    in.channels = geometry_.reduced;
+    in.frequency_stride = source_stride_;
+    in.tile_stride = row_;
+    const std::int64_t column_stride = columns.step * pixel_stride;
+    in.row_stride = row_step * pixel_stride;
+    in.column_stride = width.transformed ? column_stride : row_step * pixel_stride;
+    in.source_tile_stride = column_stride * width.tile_outputs;
+
+    const std::int64_t inputs = width.tile_inputs, outputs = width.tile_outputs;
+    const auto inside = [&](std::int64_t tile) {
+      const std::int64_t first = columns.first + tile * outputs * columns.step;
+      return tile * outputs + inputs <= columns.count && first >= 0 &&
+             first + (inputs - 1) * columns.step < width.sources;
+    };
+    for (std::int64_t tile = 0; tile < run.count;) {
+      in.transformed = transformed + tile * row_;
+      if (rows_inside && inside(tile)) {
+        in.pixels = nullptr;
+        in.tiles = 1;
+        while (tile + in.tiles < run.count && inside(tile + in.tiles)) ++in.tiles;
+        in.source = source + (row_pixel[0] + columns.first) * pixel_stride +
+                    tile * in.source_tile_stride;
+        form_.input(in);
+        tile += in.tiles;
+        continue;
+      }
+      for (std::int64_t x = 0; x < inputs; ++x) {
+        const std::int64_t column = source_column(columns, tile * outputs + x);
+        for (int v = 0; v < rows; ++v) {
+          const T* pixel = column < 0 || row_pixel[v] < 0
+                               ? scratch.zeros
+                               : source + (row_pixel[v] + column) * pixel_stride;
+          scratch.pixels[v * inputs + x] = pixel;
+        }
+      }
+      in.pixels = scratch.pixels;
+      in.tiles = 1;
+      form_.input(in);
+      ++tile;
+    }
+  }
+
+  std::int64_t source_column(const Columns& columns, std::int64_t x) const noexcept {
+    if (x >= columns.count) return -1;  // read by no output that exists
+    return padded_source(columns.first + x * columns.step, geometry_.axes[2].sources,
+                         problem_.padding_mode);
+  }
+
+  /// Steps of a few pixels are loaded with the pixels between them.
+  std::int64_t strip_step() const noexcept {
+    constexpr std::int64_t kMostStep = 4;
+    const std::int64_t step = geometry_.axes[2].source_step();
+    return step <= kMostStep ? step : 1;
+  }
+  std::int64_t strip_pixels(std::int64_t tiles) const noexcept {
+    const WinogradAxis& width = geometry_.axes[2];
+    return ((tiles - 1) * width.tile_outputs + width.tile_inputs - 1) * strip_step() + 1;
+  }
+
+  void transform_strips(const Call& call, const TileRun& run,
+                        const std::array<std::int64_t, kSpatialAxes>& tap, const T* source,
+                        T* transformed, const Scratch& scratch) const noexcept {
+    const WinogradAxis& width = geometry_.axes[2];
+    const Columns columns = source_columns(run, tap);
+    const int rows = vertical_axis_ < 0 ? 1 : geometry_.axes[vertical_axis_].tile_inputs;
+    const std::int64_t lanes = kernels_.lanes;
+    const std::int64_t pixels = strip_pixels(run.count);
+
+    WinogradInput<T> in{};
+    in.source = scratch.strip;
+    in.tiles = run.count;
+    in.frequency_stride = source_stride_;
+    in.tile_stride = row_;
+    in.row_stride = pixels * lanes;
+    in.column_stride = width.transformed ? strip_step() * lanes : pixels * lanes;
+    in.source_tile_stride = width.tile_outputs * strip_step() * lanes;
+    for (std::int64_t c = 0; c < geometry_.reduced; c += lanes) {
+      const auto channels = static_cast<int>(std::min(lanes, geometry_.reduced - c));
+      for (int v = 0; v < rows; ++v) {
+        fill_strip(columns, source_row(run, tap, v), source + c * call.source.channel_stride,
+                   call.source.channel_stride, channels, pixels,
+                   scratch.strip + v * pixels * lanes);
+      }
+      in.channels = lanes;
+      in.transformed = transformed + c;
+      form_.input(in);
+    }
+  }
+
+  /// strip[pixel][lane] of one source row; `row` is its first pixel, or -1.
+  void fill_strip(const Columns& columns, std::int64_t row, const T* source,
+                  std::int64_t channel_stride, int channels, std::int64_t pixels,
+                  T* strip) const noexcept {
+    const int lanes = kernels_.lanes;
+    const auto clear = [&](std::int64_t begin, std::int64_t end) {
+      std::fill(strip + begin * lanes, strip + end * lanes, T(0));
+    };
+    const auto load = [&](std::int64_t column, std::int64_t count, std::int64_t at) {
+      kernels_.pack_panel(lanes, channels, count, source + row + column, channel_stride, 1,
+                          strip + at * lanes);
+    };
+    if (row < 0) {
+      clear(0, pixels);
+      return;
+    }
+    const std::int64_t sources = geometry_.axes[2].sources;
+    // Strip pixel p holds coordinate first + p * unit; those that no output reads are zero.
+    const bool dense = columns.step == strip_step();
+    const std::int64_t unit = dense ? 1 : columns.step;
+    const std::int64_t wanted = dense ? (columns.count - 1) * columns.step + 1 : columns.count;
+    clear(std::min(wanted, pixels), pixels);
+    std::int64_t begin = 0, end = 0;
+    if (unit == 1) {
+      begin = std::clamp<std::int64_t>(-columns.first, 0, wanted);
+      end = std::clamp<std::int64_t>(sources - columns.first, begin, wanted);
+      if (begin < end) load(columns.first + begin, end - begin, begin);
+    }
+    for (std::int64_t p = 0; p < wanted; ++p) {
+      if (p == begin) p = end;
+      if (p >= wanted) break;
+      const std::int64_t column =
+          padded_source(columns.first + p * unit, sources, problem_.padding_mode);
+      if (column < 0) {
+        clear(p, p + 1);
+      } else {
+        load(column, 1, p);
+      }
+    }
+  }
+
+  // ---- products ----------------------------------------------------------------------------
+
+  void multiply(const Call& call, std::int64_t group, std::int64_t panel_group,
+                std::int64_t count, const T* sources, T* products) const noexcept {
+    const std::int64_t columns = kernels_.tile_columns;
+    const std::int64_t first_panel = panel_group * group_panels_;
+    const std::int64_t panels = std::min(group_panels_, panels_ - first_panel);
+    const T* weights =
+        call.packed + (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+    const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
+    for (std::int64_t f = 0; f < frequencies_; ++f) {
+      for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
+        const std::int64_t terms = std::min(term_chunk_, terms_ - term);
+        for (std::int64_t panel = 0; panel < panels; ++panel) {
+          const auto valid = static_cast<int>(
+              std::min(columns, geometry_.produced - (first_panel + panel) * columns));
+          for (int tile = 0; tile < row_tiles; ++tile) {
+            const Range rows = Range::share(count, tile, row_tiles);
+            kernels_.gemm_rows_tile(
+                static_cast<int>(rows.end - rows.begin), valid, terms,
+                sources + f * source_stride_ + rows.begin * row_ + term, row_,
+                weights + f * weight_stride_ + (panel * terms_ + term) * columns,
+                products + f * product_stride_ + rows.begin * product_row_ + panel * columns,
+                product_row_, term > 0);
+          }
+        }
+      }
+    }
+  }
+
+  void transform_products(const Call& call, std::int64_t group, std::int64_t panel_group,
+                          Range tiles, const Scratch& scratch) const noexcept {
+    const std::int64_t first = panel_group * group_panels_ * kernels_.tile_columns;
+    const std::int64_t channels = std::min(product_row_, geometry_.produced - first);
+    const std::int64_t channel = group * geometry_.produced + first;
+    const WinogradAxis& width = geometry_.axes[2];
+    for_each_run(tiles, [&](const TileRun& run, std::int64_t index) {
+      const std::int64_t pixel =
+          (run.depth.first * geometry_.axes[1].outputs + run.height.first) * width.outputs +
+          run.width.first;
+      // Between rows of a tile, and between neighbours in a row.
+      std::int64_t row_pixels = 0;
+      int rows = 1;
+      if (vertical_axis_ >= 0) {
+        const WinogradAxis& vertical = geometry_.axes[vertical_axis_];
+        row_pixels = vertical.dilation * width.outputs *
+                     (vertical_axis_ == 0 ? geometry_.axes[1].outputs : 1);
+        rows = static_cast<int>(tile_of(run, vertical_axis_).count);
+      }
+      const std::int64_t step = width.transformed ? width.dilation : 1;
+      const std::int64_t outputs = width.tile_outputs;
+      const std::int64_t run_outputs = (run.count - 1) * outputs + run.last_outputs;
+
+      WinogradOutput<T> out{};
+      out.products = scratch.products + (index - tiles.begin) * product_row_;
+      out.frequency_stride = product_stride_;
+      out.tile_stride = product_row_;
+      out.least = call.least;
+      out.greatest = call.greatest;
+      out.rows = width.transformed ? rows : 1;
+      T* output = call.output.sample(run.sample, channel) + pixel * call.output.pixel_stride;
+      // All tiles of the run; the last one may have fewer outputs on the last axis.
+      const auto transform = [&](std::int64_t row_stride, std::int64_t pixel_stride) {
+        out.row_stride = row_stride;
+        out.column_stride = width.transformed ? pixel_stride : row_stride;
+        out.output_tile_stride = outputs * pixel_stride;
+        out.columns = width.transformed ? static_cast<int>(outputs) : rows;
+        out.tiles = run.count;
+        if (run.last_outputs == outputs) {
+          form_.output(out);
+          return;
+        }
+        --out.tiles;
+        form_.output(out);
+        WinogradOutput<T> last = out;
+        last.products += out.tiles * out.tile_stride;
+        last.output += out.tiles * out.output_tile_stride;
+        last.tiles = 1;
+        last.columns = static_cast<int>(run.last_outputs);
+        form_.output(last);
+      };
+      if (channels_last_) {
+        const std::int64_t pixel_stride = call.output.pixel_stride;
+        out.channels = channels;
+        out.bias = call.bias == nullptr ? nullptr : call.bias + channel;
+        out.output = output;
+        transform(row_pixels * pixel_stride, step * pixel_stride);
+        if (call.epilogue_apart) {
+          for (int r = 0; r < rows; ++r) {
+            kernels_.epilogue(
+                call.epilogue.tile(run.sample, channel, pixel + r * row_pixels, step),
+                static_cast<int>(run_outputs), static_cast<int>(channels),
+                output + r * row_pixels * pixel_stride, step * pixel_stride, 1);
+          }
+        }
+        return;
+      }
+      const int lanes = kernels_.lanes;
+      const std::int64_t strip_row = run.count * outputs * lanes;
+      for (std::int64_t k = 0; k < channels; k += lanes) {
+        const auto count = static_cast<int>(std::min<std::int64_t>(lanes, channels - k));
+        WinogradOutput<T> whole = out;
+        out.channels = count;
+        out.bias = call.bias == nullptr ? nullptr : call.bias + channel + k;
+        out.output = scratch.output_strip;
+        transform(strip_row, lanes);
+        for (int r = 0; r < rows; ++r) {
+          T* maps = output + k * call.output.channel_stride + r * row_pixels;
+          store_row(scratch.output_strip + r * strip_row, run_outputs, count, maps,
+                    call.output.channel_stride, step);
+          if (call.epilogue_apart) {
+            kernels_.epilogue(
+                call.epilogue.tile(run.sample, channel + k, pixel + r * row_pixels, step), count,
+                static_cast<int>(run_outputs), maps, call.output.channel_stride, step);
+          }
+        }
+        out = whole;
+        out.products += lanes;
+      }
+    });
+  }
+
+  void store_row(const T* strip, std::int64_t pixels, int channels, T* maps,
+                 std::int64_t channel_stride, std::int64_t step) const noexcept {
+    if (step == 1) {
+      kernels_.winograd->store_strip(strip, static_cast<int>(pixels), channels, maps,
+                                     channel_stride);
+      return;
+    }
+    for (int c = 0; c < channels; ++c) {
+      for (std::int64_t p = 0; p < pixels; ++p) {
+        maps[c * channel_stride + p * step] = strip[p * kernels_.lanes + c];
+      }
+    }
+  }
+
+  static constexpr int kMostTileRows = 8;
+
+  ConvProblem problem_;
+  WinogradGeometry geometry_;
+  const Kernels<T>& kernels_;
+  const WinogradForm<T>& form_;
+  int threads_;
+  bool channels_last_, adjoint_;
+  int vertical_axis_;  ///< the transformed axis that is not the last one, or -1
+  std::int64_t frequencies_, tiles_;
+  std::int64_t tap_row_, row_;         ///< elements of V of a tile: under one tap, in all
+  std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
+  std::int64_t panels_, group_panels_, panel_groups_;
+  std::int64_t block_tiles_, blocks_;
+  bool shared_;  ///< all threads work on one block, each on panels of its own
+  std::int64_t weight_stride_, source_stride_, product_stride_, product_row_;
+  std::int64_t most_run_ = 0, strip_elements_ = 0, output_strip_elements_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<const Execution> make_winograd(const ConvProblem& problem,
+                                               const WinogradGeometry& geometry,
+                                               const Machine& machine, int threads) {
+  if (problem.dtype == DType::float32) {
+    return std::make_unique<WinogradExecution<float>>(problem, geometry, machine, threads);
+  }
+  return std::make_unique<WinogradExecution<double>>(problem, geometry, machine, threads);
+}
+
+}  // namespace convolith
