@@ -20,34 +20,39 @@ struct Transformed {
   static constexpr int kTaps = kTapsOfAxis;
   static constexpr int kPairs = kInputs / 2 - 1;
 
-  /// The polynomials of 0 and infinity are even and odd; that of a pair is e +- p o.
-  template <class T>
-  CONVOLITH_INLINE static void input(const Vec<T> (&x)[kInputs], Vec<T> (&v)[kInputs]) {
-    Vec<T> first = x[kInputs - 2];
-    Vec<T> last = x[kInputs - 1];
-    CONVOLITH_UNROLL(3)
-    for (int k = kPairs - 1; k >= 0; --k) {
-      const Vec<T> factor = broadcast<T>(static_cast<T>(kMatrices.input[0][2 * k]));
-      first = multiply_add(factor, x[2 * k], first);
-      last = multiply_add(factor, x[2 * k + 1], last);
-    }
-    v[0] = first;
-    v[kInputs - 1] = last;
-    CONVOLITH_UNROLL(3)
-    for (int pair = 0; pair < kPairs; ++pair) {
-      Vec<T> even = x[kInputs - 2];
-      Vec<T> odd = x[kInputs - 3];
+  // Frequencies come in passes of two, 0 and infinity first, then pairs of points.
+  static constexpr int kPasses = kInputs / 2;
+  static constexpr int kPassFrequencies = 2;
+  static constexpr int frequency(int pass, int i) {
+    return pass > 0 ? 2 * pass - 1 + i : i * (kInputs - 1);
+  }
+
+  /// The polynomials of 0 and infinity are even and odd; that of a pair is e +- p o. x(i) loads.
+  template <class T, class Source>
+  CONVOLITH_INLINE static void input(int pass, const Source& x, Vec<T> (&v)[2]) {
+    const auto factor = [](int row, int k) {
+      return broadcast<T>(static_cast<T>(kMatrices.input[row][k]));
+    };
+    if (pass == 0) {
+      v[0] = x(kInputs - 2);
+      v[1] = x(kInputs - 1);
       CONVOLITH_UNROLL(3)
-      for (int k = kPairs - 2; k >= 0; --k) {
-        const Vec<T> factor =
-            broadcast<T>(static_cast<T>(kMatrices.input[1 + 2 * pair][2 * k + 2]));
-        even = multiply_add(factor, x[2 * k + 2], even);
-        odd = multiply_add(factor, x[2 * k + 1], odd);
+      for (int k = kInputs - 4; k >= 0; k -= 2) {
+        v[0] = multiply_add(factor(0, k), x(k), v[0]);
+        v[1] = multiply_add(factor(0, k), x(k + 1), v[1]);
       }
-      const Vec<T> point = broadcast<T>(static_cast<T>(kMatrices.pair[pair]));
-      v[1 + 2 * pair] = multiply_add(point, odd, even);
-      v[2 + 2 * pair] = multiply_add(-point, odd, even);
+      return;
     }
+    Vec<T> even = x(kInputs - 2);
+    Vec<T> odd = x(kInputs - 3);
+    CONVOLITH_UNROLL(3)
+    for (int k = kInputs - 4; k > 0; k -= 2) {
+      even = multiply_add(factor(2 * pass - 1, k), x(k), even);
+      odd = multiply_add(factor(2 * pass - 1, k), x(k - 1), odd);
+    }
+    const Vec<T> point = broadcast<T>(static_cast<T>(kMatrices.pair[pass - 1]));
+    v[0] = multiply_add(point, odd, even);
+    v[1] = multiply_add(-point, odd, even);
   }
 
   template <class T>
@@ -71,26 +76,35 @@ struct Transformed {
     }
   }
 
-  template <class T>
-  CONVOLITH_INLINE static void output(const Vec<T> (&m)[kInputs], Vec<T> (&y)[kOutputs]) {
-    Vec<T> sum[kPairs], difference[kPairs];
+  // Outputs come in passes of one parity.
+  static constexpr int kParities = 2;
+  static constexpr int kParityOutputs = kOutputs / 2;
+
+  /// Outputs parity, parity + 2, ...; m(i) loads.
+  template <class T, class Source>
+  CONVOLITH_INLINE static void output(int parity, const Source& m, Vec<T> (&y)[kParityOutputs]) {
+    Vec<T> part[kPairs];
     CONVOLITH_UNROLL(3)
     for (int pair = 0; pair < kPairs; ++pair) {
-      sum[pair] = m[1 + 2 * pair] + m[2 + 2 * pair];
-      difference[pair] = m[1 + 2 * pair] - m[2 + 2 * pair];
+      const Vec<T> plus = m(1 + 2 * pair), minus = m(2 + 2 * pair);
+      part[pair] = parity == 0 ? plus + minus : plus - minus;
     }
-    CONVOLITH_UNROLL(6)
-    for (int i = 0; i < kOutputs; ++i) {
-      const auto part = [&](int pair) { return i % 2 == 0 ? sum[pair] : difference[pair]; };
+    CONVOLITH_UNROLL(3)
+    for (int i = 0; i < kParityOutputs; ++i) {
       const auto power = [&](int pair) {
-        return broadcast<T>(static_cast<T>(kMatrices.output[i][1 + 2 * pair]));
+        return broadcast<T>(static_cast<T>(kMatrices.output[parity + 2 * i][1 + 2 * pair]));
       };
-      if (i == 0) y[i] = m[0] + part(0);
-      if (i > 0 && i < kOutputs - 1) y[i] = power(0) * part(0);
-      if (i == kOutputs - 1) y[i] = multiply_add(power(0), part(0), m[kInputs - 1]);
+      const bool first = parity + 2 * i == 0, last = parity + 2 * i == kOutputs - 1;
+      if (first) {
+        y[i] = m(0) + part[0];
+      } else if (last) {
+        y[i] = multiply_add(power(0), part[0], m(kInputs - 1));
+      } else {
+        y[i] = power(0) * part[0];
+      }
       CONVOLITH_UNROLL(3)
       for (int pair = 1; pair < kPairs; ++pair) {
-        y[i] = multiply_add(power(pair), part(pair), y[i]);
+        y[i] = multiply_add(power(pair), part[pair], y[i]);
       }
     }
   }
@@ -98,19 +112,37 @@ struct Transformed {
 
 struct Untransformed {
   static constexpr int kInputs = 1, kOutputs = 1, kTaps = 1;
+  static constexpr int kPasses = 1, kPassFrequencies = 1;
+  static constexpr int kParities = 1, kParityOutputs = 1;
+  static constexpr int frequency(int, int) { return 0; }
 
-  template <class T>
-  CONVOLITH_INLINE static void input(const Vec<T> (&x)[1], Vec<T> (&v)[1]) {
-    v[0] = x[0];
+  template <class T, class Source>
+  CONVOLITH_INLINE static void input(int, const Source& x, Vec<T> (&v)[1]) {
+    v[0] = x(0);
   }
   template <class T>
   CONVOLITH_INLINE static void weight(const Vec<T> (&w)[1], Vec<T> (&u)[1]) {
     u[0] = w[0];
   }
-  template <class T>
-  CONVOLITH_INLINE static void output(const Vec<T> (&m)[1], Vec<T> (&y)[1]) {
-    y[0] = m[0];
+  template <class T, class Source>
+  CONVOLITH_INLINE static void output(int, const Source& m, Vec<T> (&y)[1]) {
+    y[0] = m(0);
   }
+};
+
+/// Addresses that lie evenly apart. x86 reaches p, p + stride and p + 2 stride from one register;
+/// made opaque, or the compiler would compute all of a tile's at once and spill them.
+template <class T, int kCount>
+struct Strided {
+  static constexpr int kThirds = (kCount + 2) / 3;
+  T* third[kThirds];
+  std::int64_t stride;
+
+  CONVOLITH_INLINE Strided(T* first, std::int64_t step) : stride(step) {
+    CONVOLITH_UNROLL(3)
+    for (int i = 0; i < kThirds; ++i) third[i] = opaque(i == 0 ? first : third[i - 1] + 3 * step);
+  }
+  CONVOLITH_INLINE T* at(int i) const { return third[i / 3] + i % 3 * stride; }
 };
 
 /// The transforms of a tile whose axes are Rows and Columns.
@@ -118,65 +150,87 @@ template <class T, class Rows, class Columns>
 struct WinogradTile {
   static constexpr int kHeight = Rows::kInputs, kWidth = Columns::kInputs;
 
-  /// One vector of channels; pixel(i, j) loads.
-  template <class Pixel>
-  CONVOLITH_INLINE static void input_vector(const Pixel& pixel, T* transformed,
-                                            std::int64_t frequency_stride) {
-    Vec<T> columns[kWidth][kHeight];
-    CONVOLITH_UNROLL(8)
-    for (int j = 0; j < kWidth; ++j) {
-      Vec<T> x[kHeight];
+  /// One vector of channels; column(j)(i) loads pixel (i, j). Two rows of frequencies at a time,
+  /// which need no more registers than there are; `next` is where the next vector will be stored.
+  template <class Column>
+  CONVOLITH_INLINE static void input_vector(const Column& column, T* transformed,
+                                            std::int64_t frequency_stride, std::int64_t next) {
+    CONVOLITH_UNROLL(4)
+    for (int pass = 0; pass < Rows::kPasses; ++pass) {
+      Vec<T> columns[kWidth][Rows::kPassFrequencies];
       CONVOLITH_UNROLL(8)
-      for (int i = 0; i < kHeight; ++i) x[i] = pixel(i, j);
-      Rows::template input<T>(x, columns[j]);
-    }
-    CONVOLITH_UNROLL(8)
-    for (int i = 0; i < kHeight; ++i) {
-      Vec<T> row[kWidth], v[kWidth];
-      CONVOLITH_UNROLL(8)
-      for (int j = 0; j < kWidth; ++j) row[j] = columns[j][i];
-      Columns::template input<T>(row, v);
-      CONVOLITH_UNROLL(8)
-      for (int j = 0; j < kWidth; ++j) {
-        store<T>(transformed, v[j]);
-        transformed += frequency_stride;
+      for (int j = 0; j < kWidth; ++j) Rows::template input<T>(pass, column(pass, j), columns[j]);
+      CONVOLITH_UNROLL(2)
+      for (int i = 0; i < Rows::kPassFrequencies; ++i) {
+        T* first = transformed + Rows::frequency(pass, i) * kWidth * frequency_stride;
+        const Strided<T, kWidth> row(first, frequency_stride), next_row(first + next, frequency_stride);
+        CONVOLITH_UNROLL(4)
+        for (int column_pass = 0; column_pass < Columns::kPasses; ++column_pass) {
+          Vec<T> v[2];
+          Columns::template input<T>(
+              column_pass, [&](int j) { return columns[j][i]; }, v);
+          CONVOLITH_UNROLL(2)
+          for (int j = 0; j < 2; ++j) {
+            const int frequency = Columns::frequency(column_pass, j);
+            store<T>(row.at(frequency), v[j]);
+            __builtin_prefetch(next_row.at(frequency), 1);
+          }
+        }
       }
     }
   }
 
   static void input(const WinogradInput<T>& in) {
+    const std::int64_t whole = in.channels / kLanes<T> * kLanes<T>;
+    const auto rest = static_cast<int>(in.channels - whole);
     for (std::int64_t tile = 0; tile < in.tiles; ++tile) {
-      const T* source = in.source + tile * in.source_tile_stride;
       T* transformed = in.transformed + tile * in.tile_stride;
-      const std::int64_t whole = in.channels / kLanes<T> * kLanes<T>;
-      const auto rest = static_cast<int>(in.channels - whole);
+      const auto next = [&](std::int64_t c) {
+        return c + kLanes<T> < in.channels ? kLanes<T> : in.tile_stride - c;
+      };
+      const auto vector = [&](const auto& column, std::int64_t c) {
+        input_vector(column, transformed + c, in.frequency_stride, next(c));
+      };
+      std::int64_t c = 0;
       if (in.pixels != nullptr) {
         const T* const* pixels = in.pixels;
-        std::int64_t c = 0;
         for (; c < whole; c += kLanes<T>) {
-          input_vector([&](int i, int j) { return load(pixels[i * kWidth + j] + c); },
-                       transformed + c, in.frequency_stride);
+          vector(
+              [&](int, int j) {
+                return [&, j](int i) { return load(pixels[i * kWidth + j] + c); };
+              },
+              c);
         }
         if (rest > 0) {
-          input_vector(
-              [&](int i, int j) { return load_partial(pixels[i * kWidth + j] + c, rest); },
-              transformed + c, in.frequency_stride);
+          vector(
+              [&](int, int j) {
+                return [&, j](int i) { return load_partial(pixels[i * kWidth + j] + c, rest); };
+              },
+              c);
         }
         continue;
       }
-      const std::int64_t row_stride = in.row_stride, column_stride = in.column_stride;
-      std::int64_t c = 0;
+      const T* source = in.source + tile * in.source_tile_stride;
       for (; c < whole; c += kLanes<T>) {
-        input_vector(
-            [&](int i, int j) { return load(source + i * row_stride + j * column_stride + c); },
-            transformed + c, in.frequency_stride);
+        vector(
+            [&](int pass, int j) {
+              const Strided<const T, kHeight> rows(source + c + j * in.column_stride, in.row_stride);
+              // The next tile of the run has this one's last columns.
+              const bool fresh = pass == 0 && j >= Columns::kTaps - 1;
+              return [&, rows, fresh](int i) {
+                if (fresh) __builtin_prefetch(rows.at(i) + in.source_tile_stride);
+                return load(rows.at(i));
+              };
+            },
+            c);
       }
       if (rest > 0) {
-        input_vector(
-            [&](int i, int j) {
-              return load_partial(source + i * row_stride + j * column_stride + c, rest);
+        vector(
+            [&](int, int j) {
+              const Strided<const T, kHeight> rows(source + c + j * in.column_stride, in.row_stride);
+              return [=](int i) { return load_partial(rows.at(i), rest); };
             },
-            transformed + c, in.frequency_stride);
+            c);
       }
     }
   }
@@ -212,41 +266,50 @@ struct WinogradTile {
     }
   }
 
-  /// One vector of channels, `lanes` of which are stored.
+  /// One vector of channels. Unless kWhole, `lanes` of them are stored for the wanted outputs.
+  template <bool kWhole>
   CONVOLITH_INLINE static void output_vector(const WinogradOutput<T>& out, const T* products,
                                              T* output, Vec<T> bias, int lanes) {
-    Vec<T> columns[kWidth][Rows::kOutputs];
-    CONVOLITH_UNROLL(8)
-    for (int j = 0; j < kWidth; ++j) {
-      Vec<T> m[kHeight];
-      const T* product = products + j * out.frequency_stride;
-      CONVOLITH_UNROLL(8)
-      for (int i = 0; i < kHeight; ++i) {
-        m[i] = load(product);
-        product += kWidth * out.frequency_stride;
-      }
-      Rows::template output<T>(m, columns[j]);
-    }
     const Vec<T> least = broadcast(out.least), greatest = broadcast(out.greatest);
-    CONVOLITH_UNROLL(6)
-    for (int i = 0; i < Rows::kOutputs; ++i) {
-      if (i >= out.rows) break;
-      Vec<T> row[kWidth], y[Columns::kOutputs];
+    CONVOLITH_UNROLL(2)
+    for (int parity = 0; parity < Rows::kParities; ++parity) {
+      Vec<T> columns[kWidth][Rows::kParityOutputs];
       CONVOLITH_UNROLL(8)
-      for (int j = 0; j < kWidth; ++j) row[j] = columns[j][i];
-      Columns::template output<T>(row, y);
-      T* at = output + i * out.row_stride;
-      CONVOLITH_UNROLL(6)
-      for (int j = 0; j < Columns::kOutputs; ++j) {
-        if (j >= out.columns) break;
-        const Vec<T> limited =
-            min_keeping_nan<T>(max_keeping_nan<T>(y[j] + bias, least), greatest);
-        store_upto<T>(at + j * out.column_stride, limited, lanes);
+      for (int j = 0; j < kWidth; ++j) {
+        const Strided<const T, kHeight> product(products + j * out.frequency_stride,
+                                                kWidth * out.frequency_stride);
+        Rows::template output<T>(
+            parity, [&](int i) { return load(product.at(i)); }, columns[j]);
+      }
+      CONVOLITH_UNROLL(3)
+      for (int i = 0; i < Rows::kParityOutputs; ++i) {
+        const int row = parity + i * Rows::kParities;
+        if (!kWhole && row >= out.rows) break;
+        const Strided<T, Columns::kOutputs> pixels(output + row * out.row_stride,
+                                                   out.column_stride);
+        CONVOLITH_UNROLL(2)
+        for (int column_parity = 0; column_parity < 2; ++column_parity) {
+          Vec<T> y[Columns::kParityOutputs];
+          Columns::template output<T>(
+              column_parity, [&](int j) { return columns[j][i]; }, y);
+          CONVOLITH_UNROLL(3)
+          for (int j = 0; j < Columns::kParityOutputs; ++j) {
+            const int column = column_parity + 2 * j;
+            const Vec<T> limited =
+                min_keeping_nan<T>(max_keeping_nan<T>(y[j] + bias, least), greatest);
+            if (kWhole) {
+              store<T>(pixels.at(column), limited);
+            } else if (column < out.columns) {
+              store_upto<T>(pixels.at(column), limited, lanes);
+            }
+          }
+        }
       }
     }
   }
 
   static void output(const WinogradOutput<T>& out) {
+    const bool whole = out.rows == Rows::kOutputs && out.columns == Columns::kOutputs;
     for (std::int64_t tile = 0; tile < out.tiles; ++tile) {
       const T* products = out.products + tile * out.tile_stride;
       T* output = out.output + tile * out.output_tile_stride;
@@ -254,7 +317,11 @@ struct WinogradTile {
         const int lanes =
             out.channels - k < kLanes<T> ? static_cast<int>(out.channels - k) : kLanes<T>;
         const Vec<T> bias = out.bias == nullptr ? zero<T>() : load_upto(out.bias + k, lanes);
-        output_vector(out, products + k, output + k, bias, lanes);
+        if (whole && lanes == kLanes<T>) {
+          output_vector<true>(out, products + k, output + k, bias, lanes);
+        } else {
+          output_vector<false>(out, products + k, output + k, bias, lanes);
+        }
       }
     }
   }

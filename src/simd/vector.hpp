@@ -195,6 +195,13 @@ CONVOLITH_INLINE void store_strided(T* p, std::int64_t step, Vec<T> v, int count
   for (int i = 0; i < count; ++i) p[i * step] = lanes[i];
 }
 
+/// The same address, of which the compiler cannot compute others beforehand.
+template <class T>
+CONVOLITH_INLINE T* opaque(T* p) {
+  asm volatile("" : "+r"(p));
+  return p;
+}
+
 // ---- shuffles ------------------------------------------------------------------------------
 
 /// Lanes of a, then of b, by number.
@@ -287,16 +294,39 @@ CONVOLITH_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return (Vec<T>)((mask & (Mask<T>)a) | (~mask & (Mask<T>)b));
 }
 
-/// The greater; a NaN in `a` stays, one in `b` is lost.
+/// The greater; a NaN in `a` stays, one in `b` is lost. x86 returns its second operand where the
+/// first is not greater. (The unmasked forms for 512 bits warn in GCC 12.)
 template <class T>
 CONVOLITH_INLINE Vec<T> max_keeping_nan(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_max_ps(0xFFFF, b, a);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_max_pd(0xFF, b, a);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return _mm256_max_ps(b, a);
+  if constexpr (sizeof(T) == 8) return _mm256_max_pd(b, a);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return _mm_max_ps(b, a);
+  if constexpr (sizeof(T) == 8) return _mm_max_pd(b, a);
+#else
   return select<T>((Mask<T>)(a < b), b, a);
+#endif
 }
 
 /// The lesser; a NaN in `a` stays, one in `b` is lost.
 template <class T>
 CONVOLITH_INLINE Vec<T> min_keeping_nan(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_min_ps(0xFFFF, b, a);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_min_pd(0xFF, b, a);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return _mm256_min_ps(b, a);
+  if constexpr (sizeof(T) == 8) return _mm256_min_pd(b, a);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return _mm_min_ps(b, a);
+  if constexpr (sizeof(T) == 8) return _mm_min_pd(b, a);
+#else
   return select<T>((Mask<T>)(a > b), b, a);
+#endif
 }
 
 template <class T>
