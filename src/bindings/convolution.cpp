@@ -31,7 +31,7 @@ PlanOptions plan_options(const std::string& algorithm, const std::string& numeri
 }
 
 py::dict tolerance_dict(const Tolerance& tolerance) {
-  return py::dict("componentwise"_a = tolerance.componentwise);
+  return py::dict("componentwise"_a = tolerance.componentwise, "uniform"_a = tolerance.uniform);
 }
 
 const char* choose_for(const ConvProblem& problem, const std::string& isa, std::size_t l1_bytes,

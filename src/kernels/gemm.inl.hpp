@@ -116,6 +116,7 @@ template <class T, int kRows, int kVectors>
 void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b, T* c,
                        std::int64_t c_row_stride, int columns, bool accumulate) {
   prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
+  constexpr int kAhead = 96 * kTileColumns<T>;
   Vec<T> sum[kRows][kVectors] = {};
   RowPointers<T, kRows> rows(a, a_row_stride);
   CONVOLITH_UNROLL(4)
@@ -129,6 +130,8 @@ void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, co
       CONVOLITH_UNROLL(2)
       for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
     }
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(b + kAhead + v * kLanes<T>);
     rows.advance();
     b += kTileColumns<T>;
   }

@@ -1,7 +1,6 @@
 #include "winograd/execution.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 
 #include "arithmetic.hpp"
@@ -87,8 +86,8 @@ class WinogradExecution final : public Execution {
     const std::int64_t columns = kernels_.tile_columns;
     const std::int64_t taps = problem_.taps();
     const std::int64_t out_stride = taps * problem_.in_channels_per_group();
-    constexpr std::int64_t kBufferElements = (16 << 10) / sizeof(T);
-    const std::int64_t chunk = std::max<std::int64_t>(1, kBufferElements / (taps * columns));
+    constexpr std::int64_t kBufferElements = WinogradGeometry::kMostTaps * kMostColumns<T>;
+    const std::int64_t chunk = kBufferElements / (taps * columns);
 
     WinogradWeight<T> in{};
     in.channel_stride = taps * columns;
@@ -108,7 +107,7 @@ class WinogradExecution final : public Execution {
     in.row_stride = geometry_.square() ? strides[geometry_.row_axis] : 0;
 
     parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
-      alignas(kAlignment) T buffer[kMostWeightTaps * kMostColumns<T>];
+      alignas(kAlignment) T buffer[kBufferElements];
       const std::int64_t panel = index % panels_, group = index / panels_;
       const std::int64_t first = panel * columns;
       const auto valid = static_cast<int>(std::min(columns, geometry_.produced - first));
@@ -181,10 +180,14 @@ class WinogradExecution final : public Execution {
       });
       parallel(threads_, [&](int thread, int team) {
         Scratch scratch = scratch_of(thread);
-        const Range part = Range::share(panel_groups_, thread, team);
-        for (std::int64_t panels = part.begin; panels < part.end; ++panels) {
-          multiply(call, unit / blocks_, panels, count, sources, scratch.products);
-          transform_products(call, unit / blocks_, panels, tiles, scratch);
+        const Range range = Range::share(panel_groups_ * block_parts_, thread, team);
+        for (std::int64_t job = range.begin; job < range.end; ++job) {
+          const Range part = Range::share(count, static_cast<int>(job % block_parts_),
+                                          static_cast<int>(block_parts_));
+          multiply(call, unit / blocks_, job / block_parts_, part.end - part.begin,
+                   sources + part.begin * row_, scratch.products);
+          transform_products(call, unit / blocks_, job / block_parts_,
+                             {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
         }
       });
     }
@@ -193,7 +196,6 @@ class WinogradExecution final : public Execution {
  private:
   template <class U>
   static constexpr int kMostColumns = 128 / sizeof(U);  // two vectors of 64 bytes
-  static constexpr int kMostWeightTaps = 128;
 
   /// The arrays of a run, as the tiles see them.
   struct Call {
@@ -264,22 +266,39 @@ class WinogradExecution final : public Execution {
     return (divide_up(elements, kLine) | 1) * kLine;
   }
 
+  /// How many tiles and panels go through the three steps together. No sum depends on it.
   void choose_blocks(const Machine& machine) {
-    group_panels_ = panels_;
-    block_tiles_ = std::min<std::int64_t>(tiles_, 28);
-    shared_ = false;
-    (void)machine;
-    if (const char* env = std::getenv("WG")) {
-      int mode = 0;
-      long t = 0, p = 0;
-      std::sscanf(env, "%d,%ld,%ld", &mode, &t, &p);
-      shared_ = mode;
-      if (t) block_tiles_ = std::min<std::int64_t>(t, tiles_);
-      if (p) group_panels_ = std::min<std::int64_t>(p, panels_);
+    const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
+      return std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / sizeof(T)) / elements);
+    };
+    // Weights stream past a block of tiles from L3 or memory. Four register tiles of rows hide
+    // that; V may then outgrow L2, for it is read once for a group of panels.
+    const std::int64_t rows = 4 * kernels_.tile_rows;
+    const std::int64_t weights =
+        frequencies_ * terms_ * panels_ * kernels_.tile_columns;
+    const std::int64_t private_blocks = divide_up(tiles_, rows);
+    shared_ = private_blocks * problem_.groups < threads_ ||
+              weights > static_cast<std::int64_t>(kMostSharedBytes / sizeof(T));
+    if (shared_) {
+      block_tiles_ = std::min(2 * rows, fitting(kMostSharedBytes, frequencies_ * row_));
+      blocks_ = divide_up(tiles_, block_tiles_);
+    } else {
+      block_tiles_ = std::min(rows, fitting(2 * machine.l2_bytes, frequencies_ * row_));
+      blocks_ = divide_up(tiles_, block_tiles_);
+      if (problem_.groups % threads_ != 0) {
+        blocks_ = std::min(tiles_, round_up(blocks_, threads_));
+      }
     }
+    block_tiles_ = divide_up(tiles_, blocks_);
+    group_panels_ = std::min(panels_, fitting(machine.l2_bytes / 2, frequencies_ * block_tiles_ *
+                                                                        kernels_.tile_columns));
     panel_groups_ = divide_up(panels_, group_panels_);
+    if (shared_) panel_groups_ = std::min(panels_, round_up(panel_groups_, threads_));
     group_panels_ = divide_up(panels_, panel_groups_);
-    blocks_ = divide_up(tiles_, block_tiles_);
+    panel_groups_ = divide_up(panels_, group_panels_);
+    // Threads beyond the groups of panels share the tiles of a block.
+    block_parts_ = std::clamp<std::int64_t>(threads_ / panel_groups_, 1,
+                                            divide_up(block_tiles_, kernels_.tile_rows));
   }
 
   Range block(std::int64_t index) const noexcept {
@@ -672,6 +691,7 @@ class WinogradExecution final : public Execution {
   }
 
   static constexpr int kMostTileRows = 8;
+  static constexpr std::size_t kMostSharedBytes = std::size_t{8} << 20;
 
   ConvProblem problem_;
   WinogradGeometry geometry_;
@@ -684,7 +704,7 @@ class WinogradExecution final : public Execution {
   std::int64_t tap_row_, row_;         ///< elements of V of a tile: under one tap, in all
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
   std::int64_t panels_, group_panels_, panel_groups_;
-  std::int64_t block_tiles_, blocks_;
+  std::int64_t block_tiles_, blocks_, block_parts_;
   bool shared_;  ///< all threads work on one block, each on panels of its own
   std::int64_t weight_stride_, source_stride_, product_stride_, product_row_;
   std::int64_t most_run_ = 0, strip_elements_ = 0, output_strip_elements_ = 0;

@@ -1,10 +1,38 @@
 #include "winograd/winograd.hpp"
 
+#include <algorithm>
+#include <cmath>
+
+#include "arithmetic.hpp"
 #include "kernels/cook_toom.hpp"
+#include "kernels/kernel_table.hpp"
 #include "tolerance.hpp"
 #include "winograd/execution.hpp"
 
 namespace convolith {
+namespace {
+
+/// How much one transformed axis amplifies the independent rounding errors of its products: the
+/// largest, over outputs i and taps t, of the 2-norm over products f of
+/// |A^T_if| |G_ft| sum_j |B^T_fj|.
+double amplification(const CookToom& matrices) {
+  double largest = 0;
+  for (int i = 0; i < matrices.outputs; ++i) {
+    for (int t = 0; t < matrices.taps; ++t) {
+      double squares = 0;
+      for (int f = 0; f < matrices.inputs; ++f) {
+        double sources = 0;
+        for (int j = 0; j < matrices.inputs; ++j) sources += std::abs(matrices.input[f][j]);
+        const double product = matrices.output[i][f] * matrices.weight[f][t] * sources;
+        squares += product * product;
+      }
+      largest = std::max(largest, std::sqrt(squares));
+    }
+  }
+  return largest;
+}
+
+}  // namespace
 
 Support Winograd::supports(const ConvProblem& problem) const {
   std::string reason;
@@ -13,16 +41,71 @@ Support Winograd::supports(const ConvProblem& problem) const {
 }
 
 double Winograd::cost(const ConvProblem& problem, const Machine& machine) const {
-  const auto geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
+  const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
   const bool wide = problem.dtype == DType::float64;
-  return 2.0 * static_cast<double>(problem.batch * problem.groups * geometry.tiles() *
-                                   geometry.frequencies() * geometry.reduced *
-                                   geometry.reduced_taps * geometry.produced) /
-             machine.flops_per_second[wide] + 1e-5;
+  const std::int64_t lanes = wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+  const std::int64_t tile_rows =
+      wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
+  const auto bytes = static_cast<double>(size_of(problem.dtype));
+  const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
+  const auto groups = static_cast<double>(problem.groups);
+  const auto frequencies = static_cast<double>(geometry.frequencies());
+  const std::int64_t all_tiles = problem.batch * geometry.tiles();
+  const auto tiles = static_cast<double>(all_tiles);
+  const auto terms = static_cast<double>(geometry.reduced * geometry.reduced_taps);
+  const auto panels = static_cast<double>(divide_up(geometry.produced, 2 * lanes));
+  const auto produced = static_cast<double>(round_up(geometry.produced, lanes));
+
+  // Products: fewer than four rows wait for their multiply-adds; each register tile is stored.
+  constexpr double kEfficiency = 0.85, kTileCycles = 60;
+  const double filled = std::min(1.0, tiles / 4);
+  double products = frequencies * tiles * terms * produced / static_cast<double>(lanes) / 2 *
+                        cycle / (kEfficiency * filled) +
+                    frequencies * panels * std::ceil(tiles / static_cast<double>(tile_rows)) *
+                        kTileCycles * cycle;
+  // Weights stream past every block of tiles, beside the multiply-adds.
+  const double weights = frequencies * terms * panels * 2 * static_cast<double>(lanes) * bytes;
+  const double blocks = std::ceil(tiles / static_cast<double>(4 * tile_rows));
+  constexpr double kCoreCache = 32 << 20;  // of an L3 that may serve many cores
+  const double rate = (weights > kCoreCache ? 1.5 : 4) * machine.bytes_per_second;
+  products = std::max(products, blocks * weights / rate);
+
+  // Transforms, a vector of channels of a tile: loads, stores, their misses, and the transposition
+  // of channels_first.
+  const auto inputs = static_cast<double>(geometry.column().tile_inputs);
+  const double rows = geometry.square() ? inputs : 1;
+  const double output_rows = geometry.square() ? outputs_ : 1;
+  double source_cycles = 6 * frequencies, output_cycles = 4 * frequencies;
+  if (problem.layout == Layout::channels_first) {
+    constexpr double kTransposition = 120;
+    source_cycles += kTransposition * rows * outputs_ / static_cast<double>(lanes);
+    output_cycles += kTransposition * output_rows * outputs_ / static_cast<double>(lanes);
+  }
+  const double transforms =
+      tiles * cycle *
+      (static_cast<double>(geometry.reduced_taps * divide_up(geometry.reduced, lanes)) *
+           source_cycles +
+       produced / static_cast<double>(lanes) * output_cycles);
+  const double maps_bytes = static_cast<double>(problem.x_size() + problem.y_size()) * bytes;
+  constexpr double kForkJoin = 1e-5;
+  return groups * (products + transforms) + maps_bytes / machine.bytes_per_second + kForkJoin;
 }
 
 Tolerance Winograd::tolerance(const ConvProblem& problem) const {
-  return {summation_bound(problem.dtype, reduction_terms(problem))};
+  const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
+  const CookToom matrices = cook_toom(outputs_, static_cast<int>(geometry.column().taps));
+  double amplified = amplification(matrices);
+  if (geometry.square()) amplified *= amplified;
+  // n additions err by about sqrt(n) u, and by more than kDeviations times that with a probability
+  // of 2 exp(-kDeviations^2 / 2) (Higham & Mary, SIAM J. Sci. Comput. 41:5, 2019); so do the few
+  // of the transforms, two of which follow one another on each axis.
+  constexpr double kDeviations = 6;
+  const double transform_additions = (geometry.square() ? 6.0 : 3.0) * matrices.inputs;
+  const double additions =
+      static_cast<double>(geometry.reduced * geometry.reduced_taps) + transform_additions;
+  const double unit_roundoff = problem.dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
+  return {summation_bound(problem.dtype, 1),
+          kDeviations * std::sqrt(additions) * unit_roundoff * amplified};
 }
 
 std::unique_ptr<const Execution> Winograd::prepare(const ConvProblem& problem,
