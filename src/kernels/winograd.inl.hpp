@@ -4,7 +4,7 @@
 // one to the columns of a tile and then to the rows of what that gives; a pair of points +-p shares
 // its even and odd parts.
 
-#include "kernels/cook_toom.hpp"
+#include "kernels/cook_toom_table.hpp"
 #include "kernels/winograd_table.hpp"
 #include "simd/vector.hpp"
 

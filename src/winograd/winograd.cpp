@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "arithmetic.hpp"
-#include "kernels/cook_toom.hpp"
+#include "kernels/cook_toom_table.hpp"
 #include "kernels/kernel_table.hpp"
 #include "tolerance.hpp"
 #include "winograd/execution.hpp"
