@@ -11,7 +11,7 @@ from importlib import resources
 from convolith._core import ConvProblem
 
 NETS = ("lenet", "alexnet", "vgg16", "googlenet", "resnet50", "densenet121", "mobilenet_v2")
-"""The networks of a default run, oldest first."""
+"""The networks of a default run, oldest first; further lists come when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Layer:
 
 
 def problem_files() -> dict[str, str]:
-    """The installed layer lists: network name -> text, the known networks first.
+    """The installed layer lists: name -> text, the networks first.
 
     Raises FileNotFoundError where the package was installed without its lists.
     """

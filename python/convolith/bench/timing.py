@@ -40,8 +40,13 @@ class Stopwatch:
         self.sample()
         if self.spent < SAMPLE_SECONDS:
             self.repeats = int(SAMPLE_SECONDS / max(self.spent, 1e-7)) + 1
-            self.clean.clear()
-            self.disturbed.clear()
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget the samples."""
+        self.clean.clear()
+        self.disturbed.clear()
+        self.spent = 0.0
 
     def sample(self) -> None:
         """Take one sample."""

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import convolith
 from convolith import _core
-from convolith.bench.layers import Layer, parse_layers, problem_files
+from convolith.bench.layers import NETS, Layer, parse_layers, problem_files
 from convolith.bench.measure import REFERENCE, Benchmark, Settings, candidates
 from convolith.bench.peak import PeakBenchmark
+from convolith.bench.peers import PEERS
+from convolith.cli import peers
 from convolith.cli.errors import CliError, require
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ examples:
   convolith bench
   convolith bench --net resnet50 --threads 1 --plot resnet50.png
   convolith bench --problem "conv2d n8 c64 i56x56 k64 f3x3 p1" --direction backward_weight
+  convolith bench --net resnet50 --net operations --peers --plot peers.png
   convolith bench peak
 """
 CUSTOM = "custom"
@@ -56,7 +59,10 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run_layers)
     what = parser.add_argument_group("what to measure")
     what.add_argument(
-        "--net", action="append", metavar="NAME", help="a network's layers (repeatable)"
+        "--net",
+        action="append",
+        metavar="NAME",
+        help="a list of layers: a network, or operations (repeatable; default: every network)",
     )
     what.add_argument(
         "--problem", action="append", metavar="TEXT", help="a problem in text form (repeatable)"
@@ -73,6 +79,12 @@ def add_parser(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="run the NumPy reference where it ends soon",
+    )
+    what.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="NAME",
+        help=f"instead: this library beside {', '.join(PEERS)} (default: all that are installed)",
     )
     how = parser.add_argument_group("how to measure")
     add_threads(how)
@@ -151,6 +163,9 @@ def run_layers(arguments: argparse.Namespace) -> int:
     for path in (arguments.json, arguments.csv, arguments.plot):
         check_writable(path)
     layers = select_layers(arguments)
+    if arguments.peers is not None:
+        peers.check(arguments)
+        return peers.run(arguments, layers, thread_count(arguments.threads), console, progress)
     check_algorithms(arguments.algorithm or (), layers)
     settings = Settings(
         algorithms=tuple(dict.fromkeys(arguments.algorithm or ())),
@@ -281,7 +296,7 @@ def select_layers(arguments: argparse.Namespace) -> list[Layer]:
     layers = []
     if arguments.net or not arguments.problem:
         files = problem_files()
-        for net in dict.fromkeys(arguments.net or files):
+        for net in dict.fromkeys(arguments.net or NETS):
             if net not in files:
                 raise CliError(f"--net {net!r} is unknown; known: {', '.join(files)}")
             layers += parse_layers(net, files[net])

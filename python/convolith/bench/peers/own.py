@@ -1,0 +1,73 @@
+"""This library: plans with packed weights and functional calls, in both layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import convolith
+from convolith import _core
+from convolith.bench.peers.adapter import Adapter, Run, is_transposed
+from convolith.bench.truth import Array, Operands, result_shape
+
+
+class Own(Adapter):
+    """The algorithm that the library chooses."""
+
+    name = "convolith"
+
+    def __init__(self, threads: int) -> None:
+        """Set the threads of functional calls."""
+        super().__init__(threads)
+        convolith.set_num_threads(threads)
+
+    def versions(self) -> dict[str, str]:
+        """The library's."""
+        return {"convolith": convolith.__version__}
+
+    def prepare(self, problem: _core.ConvProblem, operands: Operands) -> dict[str, Run]:
+        """A plan's call with its output given, and a function's, for each layout."""
+        runs = {}
+        for layout in ("channels_first", "channels_last"):
+            turned = problem.replace(data_format=layout)
+            x = operands.first
+            if layout == "channels_last":
+                x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+            runs[f"{layout} plan"] = plan_run(turned, x, operands.second, self.threads)
+            runs[f"{layout} call"] = call_run(turned, x, operands.second)
+        return runs
+
+
+def channels_first(problem: _core.ConvProblem, result: Array) -> Array:
+    """A view of a result with its channels on axis 1."""
+    return np.moveaxis(result, -1, 1) if problem.data_format == "channels_last" else result
+
+
+def plan_run(problem: _core.ConvProblem, x: Array, weight: Array, threads: int) -> Run:
+    """A call of a plan with packed weights."""
+    plan = _core.Plan(problem, threads=threads).pack(weight)
+    out = np.empty(result_shape(problem), problem.dtype)
+    view = channels_first(problem, out)
+
+    def run() -> object:
+        plan.execute(x, None, out=out)
+        return view
+
+    return run
+
+
+def call_run(problem: _core.ConvProblem, x: Array, weight: Array) -> Run:
+    """A call of a public function."""
+    arguments: dict[str, Any] = {
+        "stride": problem.stride,
+        "padding": problem.padding,
+        "dilation": problem.dilation,
+        "groups": problem.groups,
+        "data_format": problem.data_format,
+    }
+    if is_transposed(problem):
+        shape, backward = problem.x_shape, convolith.conv_backward_input
+        return lambda: channels_first(problem, backward(x, weight, shape, **arguments))
+    forward = getattr(convolith, f"conv{problem.rank}d")
+    return lambda: channels_first(problem, forward(x, weight, **arguments))

@@ -1,0 +1,105 @@
+"""The process of one library: reads requests, one JSON object a line, and answers each with one.
+
+    python -m convolith.bench.peers.worker MODULE CLASS THREADS
+
+First it says {"versions"}. Then
+{"problem", "seed"} -> {"errors": {way: |error| over the largest |y|}} or {"unsupported": reason}
+{"way", "seconds"} -> {"clean": seconds of undisturbed samples, "disturbed": of the others}
+and {"failed": message} instead where an exception was raised. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+import numpy as np
+
+from convolith import _core
+from convolith.bench.peers.adapter import Adapter, Unsupported, check_plain
+from convolith.bench.timing import Stopwatch
+from convolith.bench.truth import Operands, make_operands, result_shape, sampled_truth
+
+
+class Server:
+    """Answers requests; holds the problem that was prepared last."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        """Nothing is prepared yet."""
+        self.adapter = adapter
+        self.watches: dict[str, Stopwatch] = {}
+        self.operands: Operands | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request."""
+        try:
+            if "problem" in request:
+                return {"errors": self.prepare(request["problem"], request["seed"])}
+            return self.time(request["way"], request["seconds"])
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        except Exception as error:
+            return {"failed": brief(error)}
+
+    def prepare(self, text: str, seed: int) -> dict[str, float]:
+        """Make the runs of a problem on arrays drawn from the seed; their errors."""
+        self.watches = {}
+        problem = _core.ConvProblem.parse(text)
+        check_plain(problem)
+        rng = np.random.default_rng(seed)
+        self.operands = operands = make_operands(problem, rng)
+        truth = sampled_truth(problem, operands, rng)
+        errors = {}
+        for way, run in self.adapter.prepare(problem, operands).items():
+            errors[way] = truth.error(np.asarray(run()).reshape(result_shape(problem)))
+            self.watches[way] = Stopwatch(run)
+        return errors
+
+    def time(self, way: str, seconds: float) -> dict[str, Any]:
+        """Samples of one run for a while, after calls that wake the threads up."""
+        watch = self.watches[way]
+        watch.restart()
+        watch.sample()
+        watch.restart()
+        while not watch.done(seconds):
+            watch.sample()
+        return {"clean": watch.clean, "disturbed": watch.disturbed}
+
+
+def brief(error: Exception) -> str:
+    """The first line of what an exception says: some libraries go on for pages."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:160]
+
+
+def private_output() -> TextIO:
+    """Standard output for answers alone; what a library prints there goes to standard error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return stream
+
+
+def main(module: str, name: str, threads: str) -> None:
+    """Serve until the input ends."""
+    output = private_output()
+
+    def tell(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=output, flush=True)
+
+    try:
+        adapter = getattr(importlib.import_module(module), name)(int(threads))
+        tell({"versions": adapter.versions()})
+    except Exception as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        tell({"absent" if absent else "failed": brief(error)})
+        return
+    server = Server(adapter)
+    for line in sys.stdin:
+        tell(server.answer(json.loads(line)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
