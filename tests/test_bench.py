@@ -36,6 +36,7 @@ LISTS = {
     "resnet50": (23, 1_967_702_016),
     "densenet121": (66, 1_743_917_056),
     "mobilenet_v2": (30, 189_778_176),
+    "operations": (55, 30_217_211_424),
 }
 
 
@@ -56,10 +57,10 @@ def layers(net: str) -> list[Layer]:
 
 
 def test_lists_come_in_the_default_order() -> None:
-    assert tuple(problem_files()) == NETS
+    assert tuple(problem_files()) == (*NETS, "operations")
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", LISTS)
 def test_list_holds_the_distinct_shapes(net: str) -> None:
     found = layers(net)
     assert len({layer.problem for layer in found}) == len(found) == LISTS[net][0]
@@ -67,7 +68,18 @@ def test_list_holds_the_distinct_shapes(net: str) -> None:
     assert sum(layer.problem.flops for layer in found) / 2 == LISTS[net][1]
     for layer in found:
         problem = layer.problem
-        assert (problem.direction, problem.dtype, problem.batch) == ("forward", "float32", 1)
+        assert (problem.dtype, problem.batch) == ("float32", 1)
+        assert problem.direction == "forward" or net == "operations"
+
+
+def test_further_operations_are_there() -> None:
+    problems = [layer.problem for layer in layers("operations")]
+    assert {problem.rank for problem in problems} == {1, 2, 3}
+    assert {problem.direction for problem in problems} == {"forward", "backward_input"}
+    assert any(1 < problem.groups < problem.in_channels for problem in problems)
+    assert any(problem.groups == problem.in_channels > 1 for problem in problems)
+    assert any(max(problem.dilation) > 1 for problem in problems)
+    assert any(max(problem.kernel) > 30 for problem in problems)
 
 
 def test_depthwise_layers_have_one_channel_a_group() -> None:

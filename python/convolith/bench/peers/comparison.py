@@ -110,7 +110,7 @@ class Comparison:
             if answer is not None and "versions" in answer:
                 self.standing.versions.update(answer["versions"])
             elif answer is not None:
-                reason = answer.get("failed") or f"not installed ({answer['absent']})"
+                reason = answer.get("failed") or f"not installed (no module {answer['absent']})"
                 self.leave_out(name, reason)
 
     def receive(self, name: str, when: str) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
     python -m convolith.bench.peers.worker MODULE CLASS THREADS
 
-First it says {"versions"}. Then
+First it says {"versions": {name: version}}, or {"absent": module} and ends. Then
 {"problem", "seed"} -> {"errors": {way: |error| over the largest |y|}} or {"unsupported": reason}
 {"way", "seconds"} -> {"clean": seconds of undisturbed samples, "disturbed": of the others}
 and {"failed": message} instead where an exception was raised. It ends with its input.
@@ -92,10 +92,10 @@ def main(module: str, name: str, threads: str) -> None:
     try:
         adapter = getattr(importlib.import_module(module), name)(int(threads))
         tell({"versions": adapter.versions()})
+    except ModuleNotFoundError as error:
+        return tell({"absent": error.name})
     except Exception as error:
-        absent = isinstance(error, ModuleNotFoundError)
-        tell({"absent" if absent else "failed": brief(error)})
-        return
+        return tell({"failed": brief(error)})
     server = Server(adapter)
     for line in sys.stdin:
         tell(server.answer(json.loads(line)))
