@@ -7,10 +7,21 @@
 #include "taps.hpp"
 
 namespace convolith {
+namespace {
+
+int tile_pixels(const ConvProblem& problem, const auto& kernels) {
+  const bool adjoint = problem.direction == Direction::backward_input;
+  const std::int64_t produced =
+      adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
+  return kernels.offsets_columns(
+      static_cast<int>(std::min<std::int64_t>(produced, kernels.tile_rows)));
+}
+
+}  // namespace
 
 template <class T>
 PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, int threads)
-    : Base(problem, machine, threads, kernels_for<T>(machine).tile_columns,
+    : Base(problem, machine, threads, tile_pixels(problem, kernels_for<T>(machine)),
            kernels_for<T>(machine).tile_rows) {
   this->in_place_ = this->pointwise_ && !this->channels_last_;
   // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.

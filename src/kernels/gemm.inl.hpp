@@ -49,7 +49,8 @@ void gemm_tile(int rows, int columns, std::int64_t k, const T* a, const T* b, T*
                                                       accumulate);
 }
 
-/// The same with rows of B anywhere; `columns` may end in a vector, beyond which B is not read.
+/// The same with rows of B anywhere; `columns` may end in the last vector, beyond which B is not
+/// read.
 template <class T, int kRows, int kVectors, bool kPartial>
 void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int64_t* offsets,
                           T* c, std::int64_t c_row_stride, int columns, bool accumulate) {
@@ -60,7 +61,7 @@ void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int
   for (std::int64_t p = 0; p < k; ++p) {
     const T* from = b + offsets[p];
     Vec<T> column[kVectors];
-    CONVOLITH_UNROLL(2)
+    CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       column[v] = kPartial && v == kVectors - 1 ? load_partial(from + v * kLanes<T>, last)
                                                 : load(from + v * kLanes<T>);
@@ -68,7 +69,7 @@ void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int
     CONVOLITH_UNROLL(16)
     for (int r = 0; r < kRows; ++r) {
       const Vec<T> row = broadcast(a[r]);
-      CONVOLITH_UNROLL(2)
+      CONVOLITH_UNROLL(8)
       for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
     }
     a += kTileRows;
@@ -76,32 +77,49 @@ void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int
   store_tile<T, kRows, kVectors>(sum, c, c_row_stride, columns, accumulate);
 }
 
+/// Few rows take more vectors at a time: multiply-adds must not wait for one another.
+constexpr int offsets_vectors(int rows) {
+  constexpr int kAccumulators = kTileRows * kTileVectors;
+  return rows > 3 ? kTileVectors : kAccumulators / rows < 8 ? kAccumulators / rows : 8;
+}
+
 template <class T>
 struct GemmOffsetsTile {
   template <int kRows>
   struct Rows {
+    /// As many tiles of kVectors as fit, the rest with half as many.
     template <int kVectors>
-    static void run_vectors(std::int64_t k, const T* a, const T* b, const std::int64_t* offsets,
-                            T* c, std::int64_t c_row_stride, int columns, bool accumulate) {
-      if (columns == kVectors * kLanes<T>) {
-        gemm_offsets_tile_of<T, kRows, kVectors, false>(k, a, b, offsets, c, c_row_stride, columns,
-                                                        accumulate);
-      } else {
-        gemm_offsets_tile_of<T, kRows, kVectors, true>(k, a, b, offsets, c, c_row_stride, columns,
-                                                       accumulate);
+    static void run_vectors(int columns, std::int64_t k, const T* a, const T* b,
+                            const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
+                            bool accumulate) {
+      constexpr int kColumns = kVectors * kLanes<T>;
+      for (; columns >= kColumns; columns -= kColumns, b += kColumns, c += kColumns) {
+        gemm_offsets_tile_of<T, kRows, kVectors, false>(k, a, b, offsets, c, c_row_stride,
+                                                        kColumns, accumulate);
       }
+      if (columns == 0) return;
+      if constexpr (kVectors > 1) {
+        constexpr int kHalf = kVectors / 2;
+        if (columns <= kHalf * kLanes<T> || kVectors > kTileVectors) {
+          run_vectors<kHalf>(columns, k, a, b, offsets, c, c_row_stride, accumulate);
+          return;
+        }
+      }
+      gemm_offsets_tile_of<T, kRows, kVectors, true>(k, a, b, offsets, c, c_row_stride, columns,
+                                                     accumulate);
     }
     static void run(int columns, std::int64_t k, const T* a, const T* b,
                     const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
                     bool accumulate) {
-      if (columns > kLanes<T>) {
-        run_vectors<2>(k, a, b, offsets, c, c_row_stride, columns, accumulate);
-      } else {
-        run_vectors<1>(k, a, b, offsets, c, c_row_stride, columns, accumulate);
-      }
+      run_vectors<offsets_vectors(kRows)>(columns, k, a, b, offsets, c, c_row_stride, accumulate);
     }
   };
 };
+
+template <class T>
+int offsets_columns(int rows) {
+  return offsets_vectors(rows) * kLanes<T>;
+}
 
 template <class T>
 void gemm_offsets_tile(int rows, int columns, std::int64_t k, const T* a, const T* b,

@@ -91,7 +91,9 @@ struct Kernels {
                          std::int64_t a_row_stride, const T* b, T* c, std::int64_t c_row_stride,
                          bool accumulate);
 
-  /// The same as gemm_tile with rows of B where they lie: b[offsets[k] + column].
+  /// The same as gemm_tile with rows of B where they lie, b[offsets[k] + column], and any number
+  /// of columns; with few rows, offsets_columns(rows) of them make best use of registers.
+  int (*offsets_columns)(int rows);
   void (*gemm_offsets_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b,
                             const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
                             bool accumulate);

@@ -37,7 +37,7 @@ CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
   CONVOLITH_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     const T* row = tile + r * row_stride;
-    CONVOLITH_UNROLL(2)
+    CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
     __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
   }
@@ -51,7 +51,7 @@ CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
   CONVOLITH_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     T* row = tile + r * row_stride;
-    CONVOLITH_UNROLL(2)
+    CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       T* at = row + v * kLanes<T>;
       if (v < kVectors - 1 || last == kLanes<T>) {
