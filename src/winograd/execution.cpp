@@ -55,10 +55,10 @@ class WinogradExecution final : public Execution {
     product_stride_ = odd_lines(block_tiles_ * product_row_);
 
     if (!channels_last_) {
-      // A strip of pixels of one vector of channels stays in L1.
+      // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
       const WinogradAxis& width = geometry.axes[2];
       const std::int64_t rows = vertical_axis_ < 0 ? 1 : geometry.axes[vertical_axis_].tile_inputs;
-      const std::int64_t fitting = static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) /
+      const std::int64_t fitting = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T)) /
                                    (lanes * rows * strip_step());
       most_run_ = std::clamp<std::int64_t>(
           (fitting - width.tile_inputs) / width.tile_outputs + 1, 1, width.tiles());
@@ -503,13 +503,31 @@ class WinogradExecution final : public Execution {
     for (std::int64_t c = 0; c < geometry_.reduced; c += lanes) {
       const auto channels = static_cast<int>(std::min(lanes, geometry_.reduced - c));
       for (int v = 0; v < rows; ++v) {
-        fill_strip(columns, source_row(run, tap, v), source + c * call.source.channel_stride,
+        const std::int64_t row = source_row(run, tap, v);
+        fill_strip(columns, row, source + c * call.source.channel_stride,
                    call.source.channel_stride, channels, pixels,
                    scratch.strip + v * pixels * lanes);
+        if (row >= 0 && c + lanes < geometry_.reduced) {
+          prefetch_rows(source + row + (c + lanes) * call.source.channel_stride +
+                            std::max<std::int64_t>(columns.first, 0),
+                        call.source.channel_stride,
+                        static_cast<int>(std::min(lanes, geometry_.reduced - c - lanes)), pixels);
+        }
       }
       in.channels = lanes;
       in.transformed = transformed + c;
       form_.input(in);
+    }
+  }
+
+  /// The next strip's channels: each is elsewhere in memory, where no hardware prefetcher goes.
+  static void prefetch_rows(const T* source, std::int64_t channel_stride, int channels,
+                            std::int64_t pixels) noexcept {
+    constexpr std::int64_t kLine = kAlignment / sizeof(T);
+    for (int c = 0; c < channels; ++c) {
+      for (std::int64_t p = 0; p < pixels; p += kLine) {
+        __builtin_prefetch(source + c * channel_stride + p);
+      }
     }
   }
 
