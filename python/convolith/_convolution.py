@@ -585,7 +585,8 @@ def algorithms(
     Returns:
         One record per algorithm: name, summary, supported, reason (where not), workspace_bytes,
         packed_bytes, cost_seconds (predicted, one core) and tolerance, whose "componentwise" c
-        bounds the error by c * conv(|x|, |weight|).
+        and "uniform" u bound the error by c * conv(|x|, |weight|) + u * max |x| * sum |weight|,
+        the sum over the weights of the output's channel; u is 0 but for transforms.
     """
     w_shape = _arguments.shape(weight_shape, "weight_shape")
     nd = _rank_of_shape(w_shape, "weight_shape")
