@@ -199,20 +199,6 @@ def sums_of_magnitudes(p: _core.ConvProblem, a: Operands) -> Array:
     return expected(without, a.absolute())
 
 
-def error_bound(p: _core.ConvProblem, a: Operands, tolerance: dict[str, float]) -> Array:
-    """The bound of a record of algorithms(), output by output."""
-    bound = tolerance["componentwise"] * sums_of_magnitudes(p, a)
-    if tolerance["uniform"]:
-        # (group, out, in, taps): the sum leaves the channels of the output
-        taps = int(np.prod(p.kernel))
-        weight = np.abs(a.second).reshape(p.groups, -1, p.in_channels // p.groups, taps)
-        sums = weight.sum(axis=(2, 3) if p.direction == "forward" else (1, 3)).ravel()
-        if p.data_format == "channels_first":
-            sums = sums.reshape(-1, *(1,) * p.rank)
-        bound = bound + tolerance["uniform"] * np.abs(a.first).max() * sums
-    return bound
-
-
 def is_transform(p: _core.ConvProblem, name: str) -> bool:
     """Whether the algorithm may mix outputs, so that integer data need not be exact."""
     return name not in serving(p, "strict")

@@ -40,7 +40,8 @@ class WinogradExecution final : public Execution {
                                                    : -1) {
     const std::int64_t lanes = kernels_.lanes;
     frequencies_ = geometry.frequencies();
-    tiles_ = geometry.tiles() * problem.batch;
+    // An empty batch is planned as one sample.
+    tiles_ = geometry.tiles() * std::max<std::int64_t>(1, problem.batch);
     tap_row_ = round_up(geometry.reduced, lanes);
     row_ = tap_row_ * geometry.reduced_taps;
     terms_ = geometry.reduced_taps == 1 ? geometry.reduced : row_;

@@ -50,7 +50,7 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
   const auto groups = static_cast<double>(problem.groups);
   const auto frequencies = static_cast<double>(geometry.frequencies());
-  const std::int64_t all_tiles = problem.batch * geometry.tiles();
+  const std::int64_t all_tiles = std::max<std::int64_t>(1, problem.batch) * geometry.tiles();
   const auto tiles = static_cast<double>(all_tiles);
   const auto terms = static_cast<double>(geometry.reduced * geometry.reduced_taps);
   const auto panels = static_cast<double>(divide_up(geometry.produced, 2 * lanes));
