@@ -1,0 +1,77 @@
+"""What "auto" chooses on the layers of benchmarks/problems, for machines that are described rather
+than asked, so that the answers are the same everywhere.
+
+    python tests/golden.py      rewrites tests/golden_choices.txt, whose diff shows what moved
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import convolith as cl
+from convolith import _core
+from convolith.bench.layers import NETS, parse_layers
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "tests" / "golden_choices.txt"
+ISAS = ("avx512", "avx2", "baseline")
+LAYOUTS = ("channels_first", "channels_last")
+CACHES = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20, "l3_bytes": 32 << 20}
+HEADER = f"""\
+# What "auto" chooses, forward, on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each
+# ISA: {", ".join(ISAS)}; one name where all agree. Written by: python tests/golden.py
+"""
+
+
+def problems() -> dict[str, str]:
+    """The distinct problems of the layer lists, each with the name of its first layer."""
+    found: dict[str, str] = {}
+    files = {path.stem: path for path in (ROOT / "benchmarks" / "problems").glob("*.txt")}
+    for net in sorted(files, key=lambda n: (NETS.index(n) if n in NETS else len(NETS), n)):
+        for layer in parse_layers(net, files[net].read_text(encoding="utf-8")):
+            found.setdefault(str(layer.problem), f"{net}/{layer.name}")
+    return found
+
+
+def choices(isas: tuple[str, ...] = ISAS) -> list[tuple[str, dict[str, str]]]:
+    """For each problem and layout, in order: its line's head and the choice of each ISA."""
+    lines = []
+    for text, name in problems().items():
+        for layout in LAYOUTS:
+            p = _core.ConvProblem.parse(text).replace(data_format=layout)
+            chosen = {isa: _core.choose(p, isa, **CACHES) for isa in isas}
+            lines.append((f"{name} {p}", chosen))
+    return lines
+
+
+def compiled() -> tuple[str, ...]:
+    """Those of the file's ISAs that this library has."""
+    have = cl.show_config(mode="dicts")["isas_compiled"]
+    return tuple(isa for isa in ISAS if isa in have)
+
+
+def written() -> list[tuple[str, dict[str, str]]]:
+    """The file, in the form of `choices`."""
+    lines = []
+    for line in FILE.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            head, _, tail = line.rpartition(": ")
+            names = tail.split()
+            chosen = dict(zip(ISAS, names * (len(ISAS) if len(names) == 1 else 1), strict=True))
+            lines.append((head, chosen))
+    return lines
+
+
+def main() -> None:
+    """Rewrite the file."""
+    if compiled() != ISAS:
+        raise SystemExit(f"needs a library with every ISA: {', '.join(ISAS)}")
+    text = HEADER
+    for head, chosen in choices():
+        names = list(chosen.values())
+        text += f"{head}: {' '.join(names if len(set(names)) > 1 else names[:1])}\n"
+    FILE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
