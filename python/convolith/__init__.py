@@ -4,6 +4,21 @@ Function names and argument order follow torch.nn.functional; what that lacks is
 `convolith.reference` is the same interface in float64 NumPy, written to be read.
 """
 
+import sys as _sys
+from pathlib import Path as _Path
+
+try:
+    from convolith import _core as _core
+except ImportError as _error:
+    # As a command, `convolith` or `python -m convolith`, tell a wrong CONVOLITH_ISA in one line.
+    _is_command = _Path(_sys.argv[0]).stem == "convolith" or (
+        _sys.argv[0] == "-m" and "convolith" in _sys.orig_argv
+    )
+    if not _is_command or "CONVOLITH_ISA" not in str(_error):
+        raise
+    print(f"convolith: error: {_error}", file=_sys.stderr)
+    raise SystemExit(2) from None
+
 from convolith import reference
 from convolith._config import (
     get_num_threads,
@@ -13,8 +28,6 @@ from convolith._config import (
     threads,
 )
 from convolith._convolution import (
-    ConvPlan,
-    algorithms,
     conv1d,
     conv2d,
     conv3d,
@@ -25,9 +38,9 @@ from convolith._convolution import (
     conv_transpose3d,
     conv_transpose_backward_input,
     conv_transpose_backward_weight,
-    plan_conv,
 )
 from convolith._core import ConvProblem, UnsupportedError
+from convolith._plans import ConvPlan, algorithms, autotune, plan_conv
 from convolith._pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
@@ -102,6 +115,7 @@ __all__ = [
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_backward",
     "algorithms",
+    "autotune",
     "avg_pool1d",
     "avg_pool1d_backward",
     "avg_pool2d",

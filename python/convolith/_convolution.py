@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from convolith import _arguments, _config, _core
+from convolith import _arguments, _autotune, _config, _core
 from convolith._arguments import Activation, Array, Ints, Padding
 from convolith._ranks import for_ranks
 
 
-def _options(
+def problem_options(
     nd: int,
     stride: Ints,
     padding: Padding,
@@ -56,10 +56,12 @@ def _run(
     name = _arguments.choice(algorithm, "algorithm")
     mode = _config.resolve_numerics(numerics)
     threads = _config.get_num_threads()
+    if name == "fastest":
+        name = _autotune.winner(_autotune.known_times(problem, mode, threads, prepacked=False))
     return _core.convolve(problem, name, mode, threads, call, names)
 
 
-def _rank_of_shape(shape: tuple[int, ...], name: str) -> int:
+def rank_of_shape(shape: tuple[int, ...], name: str) -> int:
     nd = len(shape) - 2
     if nd not in (1, 2, 3):
         raise ValueError(f"{name} has {len(shape)} axes; it must have 3, 4 or 5")
@@ -119,7 +121,8 @@ def _conv(
         activation: None, "relu", "relu6", "leaky_relu", "tanh", "sigmoid", "silu", "hardswish",
             or ("leaky_relu", slope); leaky_relu's slope is 0.01 otherwise.
         residual: Added before the activation; of the result's shape.
-        algorithm: "auto" or a name from `convolith.algorithms`.
+        algorithm: "auto", a name from `convolith.algorithms`, or "fastest": the first call measures
+            them all, which takes part of a second; see `convolith.autotune`.
         numerics: "fast" or "strict"; None takes what `convolith.numerics` set, at first "fast".
         out: Where to write the result; may be a slice, must not overlap an input.
 
@@ -137,7 +140,7 @@ def _conv(
     if (y := _core.repeat(call)) is not None:
         return y
     dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
-    options = _options(
+    options = problem_options(
         *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
     problem = _core.make_convolution("forward", nd, x.shape, weight.shape, dtype, **options)
@@ -180,8 +183,8 @@ def conv_backward_input(
     if (dx := _core.repeat(call)) is not None:
         return dx
     dtype = _core.common_dtype(dy=dy, weight=weight)
-    nd = _rank_of_shape(weight.shape, "weight")
-    options = _options(nd, *window)
+    nd = rank_of_shape(weight.shape, "weight")
+    options = problem_options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _core.make_convolution("backward_input", nd, x_shape, weight.shape, dtype, **options)
     _require_same_rank(dy, "dy", x_shape, "input_shape")
@@ -224,8 +227,8 @@ def conv_backward_weight(
     if (dweight := _core.repeat(call)) is None:
         dtype = _core.common_dtype(dy=dy, x=x)
         w_shape = _arguments.shape(weight_shape, "weight_shape")
-        nd = _rank_of_shape(w_shape, "weight_shape")
-        options = _options(nd, *window)
+        nd = rank_of_shape(w_shape, "weight_shape")
+        options = problem_options(nd, *window)
         problem = _core.make_convolution("backward_weight", nd, x.shape, w_shape, dtype, **options)
         _require_same_rank(dy, "dy", x.shape, "x")
         dweight = _run(problem, algorithm, numerics, call)
@@ -293,7 +296,7 @@ def _conv_transpose(
     if (y := _core.repeat(call)) is not None:
         return y
     dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
-    options = _options(
+    options = problem_options(
         *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
     extra = _sizes(*sizes, nd, options)
@@ -374,8 +377,8 @@ def conv_transpose_backward_input(
     if (dx := _core.repeat(call)) is not None:
         return dx
     dtype = _core.common_dtype(dy=dy, weight=weight)
-    nd = _rank_of_shape(weight.shape, "weight")
-    options = _options(nd, *window)
+    nd = rank_of_shape(weight.shape, "weight")
+    options = problem_options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _transposed_gradient(
         "backward_input", nd, x_shape, weight.shape, dtype, dy, *sizes, options
@@ -424,179 +427,10 @@ def conv_transpose_backward_weight(
     if (dweight := _core.repeat(call)) is None:
         dtype = _core.common_dtype(dy=dy, x=x)
         w_shape = _arguments.shape(weight_shape, "weight_shape")
-        nd = _rank_of_shape(w_shape, "weight_shape")
-        options = _options(nd, *window)
+        nd = rank_of_shape(w_shape, "weight_shape")
+        options = problem_options(nd, *window)
         problem = _transposed_gradient(
             "backward_weight", nd, x.shape, w_shape, dtype, dy, *sizes, options
         )
         dweight = _run(problem, algorithm, numerics, call, ("x", "dy"))
     return (dweight, _bias_gradient(dy, weight_shape, data_format)) if with_bias else dweight
-
-
-class ConvPlan:
-    """A convolution planned once, with its weights packed; made by `plan_conv`.
-
-    Immutable, so that several threads may call it at once.
-    """
-
-    def __init__(self, plan: _core.Plan, weight: Array, bias: Array | None) -> None:
-        """Pack `weight` for `plan` and keep a copy of `bias`."""
-        self._plan = plan.pack(weight)
-        self._bias = None if bias is None else bias.copy()
-
-    def __call__(
-        self, x: Array, out: Array | None = None, *, residual: Array | None = None
-    ) -> Array:
-        """Convolve `x`, of the planned shape; `residual` where the plan has one."""
-        return self._plan.execute(x, None, self._bias, residual, out)
-
-    @property
-    def algorithm(self) -> str:
-        """The algorithm that was chosen."""
-        return self._plan.algorithm
-
-    @property
-    def isa(self) -> str:
-        """The ISA of its kernels."""
-        return self._plan.isa
-
-    @property
-    def threads(self) -> int:
-        """The number of threads that it runs on."""
-        return self._plan.threads
-
-    @property
-    def problem(self) -> _core.ConvProblem:
-        """The problem that it solves."""
-        return self._plan.problem
-
-    @property
-    def flops(self) -> float:
-        """Twice the multiply-adds of the direct method, padding counted."""
-        return self._plan.flops
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Scratch memory of one call, packed weights not counted."""
-        return self._plan.workspace_bytes
-
-    @property
-    def packed_bytes(self) -> int:
-        """Size of the packed weights."""
-        return self._plan.packed_bytes
-
-    def explain(self) -> str:
-        """Which algorithms were considered or refused, why, and the predicted cost."""
-        return self._plan.explain()
-
-    def __repr__(self) -> str:
-        return f"<ConvPlan {self.problem}: {self.algorithm}, {self.isa}, {self.threads} threads>"
-
-
-def plan_conv(
-    x_shape: Ints,
-    weight: Array,
-    bias: Array | None = None,
-    stride: Ints = 1,
-    padding: Padding = 0,
-    dilation: Ints = 1,
-    groups: int = 1,
-    *,
-    data_format: str = "channels_first",
-    padding_mode: str = "zeros",
-    activation: Activation = None,
-    residual: bool = False,
-    algorithm: str = "auto",
-    numerics: str | None = None,
-    threads: int | None = None,
-    workspace_limit: int | None = None,
-) -> ConvPlan:
-    """Choose an algorithm once and pack the weights once, for many calls on one input shape.
-
-    Args:
-        x_shape: Shape of the inputs to come, in the data format.
-        weight: (out_channels, in_channels / groups, *kernel); its rank tells the spatial axes.
-        bias, stride, padding, dilation, groups, data_format, padding_mode, activation, algorithm,
-            numerics: As in `conv2d`.
-        residual: Whether calls will pass a residual.
-        threads: Number of threads; None takes what `get_num_threads` says now.
-        workspace_limit: Most bytes of workspace; algorithms that need more are refused.
-
-    Returns:
-        A ConvPlan: call it with x, and optionally out.
-    """
-    dtype = _core.common_dtype({"bias": bias}, weight=weight)
-    nd = _rank_of_shape(weight.shape, "weight")
-    options = _options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None,
-        residual=_arguments.flag(residual, "residual"),
-        activation=activation,
-    )
-    problem = _core.make_convolution(
-        "forward", nd, _arguments.shape(x_shape, "x_shape"), weight.shape, dtype, **options
-    )
-    if bias is not None and bias.shape != (problem.out_channels,):
-        raise ValueError(f"bias has shape {bias.shape}; it must be ({problem.out_channels},)")
-    count = 0 if threads is None else _config.thread_count(threads)
-    limit = None
-    if workspace_limit is not None:
-        limit = _arguments.integer(workspace_limit, "workspace_limit")
-        if limit < 0:
-            raise ValueError(f"workspace_limit is {limit}; it must be at least 0")
-    plan = _core.Plan(
-        problem,
-        _arguments.choice(algorithm, "algorithm"),
-        _config.resolve_numerics(numerics),
-        count or _config.get_num_threads(),
-        workspace_limit=limit,
-    )
-    return ConvPlan(plan, weight, bias)
-
-
-def algorithms(
-    x_shape: Ints,
-    weight_shape: Ints,
-    stride: Ints = 1,
-    padding: Padding = 0,
-    dilation: Ints = 1,
-    groups: int = 1,
-    *,
-    dtype: str = "float32",
-    direction: str = "forward",
-    data_format: str = "channels_first",
-    padding_mode: str = "zeros",
-    numerics: str | None = None,
-) -> list[dict[str, Any]]:
-    """How every algorithm of the library stands to a convolution.
-
-    Args:
-        x_shape, weight_shape: Shapes of the convolution's input and weights.
-        stride, padding, dilation, groups, data_format, padding_mode, numerics: As in `conv2d`.
-        dtype: "float32" or "float64".
-        direction: "forward", "backward_input" or "backward_weight".
-
-    Returns:
-        One record per algorithm: name, summary, supported, reason (where not), workspace_bytes,
-        packed_bytes, cost_seconds (predicted, one core) and tolerance, whose "componentwise" c
-        and "uniform" u bound the error by c * conv(|x|, |weight|) + u * max |x| * sum |weight|,
-        the sum over the weights of the output's channel; u is 0 but for transforms.
-    """
-    w_shape = _arguments.shape(weight_shape, "weight_shape")
-    nd = _rank_of_shape(w_shape, "weight_shape")
-    options = _options(nd, stride, padding, dilation, groups, data_format, padding_mode)
-    problem = _core.make_convolution(
-        _arguments.choice(direction, "direction"),
-        nd,
-        _arguments.shape(x_shape, "x_shape"),
-        w_shape,
-        _arguments.choice(dtype, "dtype"),
-        **options,
-    )
-    return _core.algorithms(problem, _config.resolve_numerics(numerics), _config.get_num_threads())
