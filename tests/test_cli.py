@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +95,25 @@ def test_module_and_exit_code() -> None:
     bad = subprocess.run([*command, "bogus"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize("start", ["-m", "script"])
+def test_a_wrong_isa_is_one_line(start: str, tmp_path: Path) -> None:
+    """Although the import of the package fails, before any of the command line can run."""
+    script = tmp_path / "convolith"
+    script.write_text("from convolith.__main__ import main\nmain()\n")
+    command = [sys.executable, *(("-m", "convolith") if start == "-m" else (str(script),)), "info"]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"CONVOLITH_ISA": "mmx"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("convolith: error: environment variable CONVOLITH_ISA: ISA 'mmx'")
 
 
 @pytest.mark.parametrize("command", [[], ["info"], ["bench"], ["bench", "peak"], ["filter"]])

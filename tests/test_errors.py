@@ -507,6 +507,38 @@ def test_sizes_that_cannot_be_allocated() -> None:
     assert peak == "peak 0 GiB"
 
 
+LONG = """
+import resource
+from convolith import _core
+
+limit = 6 << 30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+n = 2**40
+for axes in (
+    f"c1 i{n} k1 f3 p1", f"c1 i{n} k1 f3 p1 s2", f"c1 i{n} k1 f3 d{2**20}", f"c1 i{n} k1 f1 s{n}",
+    f"c1 i{n} k1 f3 s{n // 4} p1", f"c1 i{n + 1} k1 f2 d{n}", f"c1 i8 k1 f3 p{n}",
+    f"c{n} i8 k1 f1", f"c1 i8 k{n} f1", f"n{n} c1 i8 k1 f1", f"c{n} i8 k{n} f1 g{n}",
+    f"c1 i{n} k1 f3 p1 reflect", f"c1 i{n} k1 f3 s3 p1 replicate", f"c1 i{n} k1 f3 p1 circular",
+    f"c1 i9 k1 f{2**24} p{2**23} replicate",
+):
+    for direction in ("forward", "backward_input", "backward_weight"):
+        for layout in ("channels_first", "channels_last"):
+            p = _core.ConvProblem.parse(f"conv1d {axes} {direction} {layout}")
+            assert any(record["supported"] for record in _core.algorithms(p))
+            _core.Plan(p).explain()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20, "GiB")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_problems_of_any_size_are_planned() -> None:
+    """Nothing that planning makes grows with an axis: a list of runs would take hours here."""
+    done = subprocess.run(
+        [sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout == "0 GiB\n", done.stderr
+
+
 # ---- problem texts -------------------------------------------------------------------------
 
 

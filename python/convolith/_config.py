@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, overload
 
-from convolith import _arguments, _core
+from convolith import _arguments, _autotune, _core
 
 
 def set_num_threads(n: int) -> None:
@@ -70,12 +70,14 @@ def show_config(mode: Literal["print"] = ...) -> None: ...
 @overload
 def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: str = "print") -> dict[str, Any] | None:
-    """Print the version, compiler, ISAs, threads and caches, or return them as a dict.
+    """Print the version, compiler, ISAs, threads, caches and the autotune file, or return a dict.
 
     Args:
         mode: "print", or "dicts" to return {name: value}.
     """
-    config = _core.config() | {"threads": get_num_threads()}
+    folder = _autotune.cache_folder()
+    file = str(folder / _autotune.FILE_NAME) if folder else "off"
+    config = _core.config() | {"threads": get_num_threads(), "autotune_file": file}
     if mode == "dicts":
         return config
     if mode != "print":
