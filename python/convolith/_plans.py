@@ -244,7 +244,7 @@ def autotune(
 
     Returns:
         A record: problem in text form, isa, threads, numerics, prepacked, algorithm (the fastest),
-        and seconds, {name: median}, in which an algorithm that memory did not suffice for has None.
+        and seconds, a dict of medians by name, None where memory did not suffice.
     """
     if isinstance(weight, np.ndarray) and weight.ndim >= 3:
         w_shape: tuple[int, ...] = weight.shape
