@@ -8,6 +8,8 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 
 extern const KernelTable kernel_table;
+extern const FftKernels<float> fft_float32;
+extern const FftKernels<double> fft_float64;
 extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
 extern const WinogradKernels<float> winograd_float32;

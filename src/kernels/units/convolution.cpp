@@ -13,7 +13,8 @@ namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling,
+constexpr Kernels<T> kernels_of(const FftKernels<T>& fft,
+                                const PoolingKernels<T>& pooling,
                                 const WinogradKernels<T>& winograd) {
   return {
       .lanes = kLanes<T>,
@@ -38,6 +39,7 @@ constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling,
       .epilogue = epilogue<T>,
       .add = add<T>,
       .sum = sum<T>,
+      .fft = &fft,
       .pooling = &pooling,
       .winograd = &winograd,
       .fma_rounds = fma_rounds<T>,
@@ -49,8 +51,8 @@ constexpr Kernels<T> kernels_of(const PoolingKernels<T>& pooling,
 constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
-    .float32 = kernels_of<float>(pooling_float32, winograd_float32),
-    .float64 = kernels_of<double>(pooling_float64, winograd_float64),
+    .float32 = kernels_of<float>(fft_float32, pooling_float32, winograd_float32),
+    .float64 = kernels_of<double>(fft_float64, pooling_float64, winograd_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE
