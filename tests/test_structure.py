@@ -30,6 +30,7 @@ CPP_LAYERS = (
     "src/gemm",
     "src/implicit_gemm",
     "src/winograd",
+    "src/fft",
     "src/algorithms",
     "src/cuda",
     "src/pooling",

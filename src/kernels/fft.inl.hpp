@@ -1,266 +1,11 @@
 #pragma once
 
-// Mixed-radix transforms, decimated in frequency, each lane one of its own. An inverse is the
-// forward transform with real and imaginary parts exchanged before and after.
+// Windows of the arrays to spectra and back, and the products of spectra.
 
-#include "kernels/fft_table.hpp"
-#include "kernels/tile.inl.hpp"
+#include "kernels/fft_line.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
-
-template <class T>
-struct Complex {
-  Vec<T> re, im;
-};
-
-template <class T>
-CONVOLITH_INLINE Complex<T> operator+(Complex<T> a, Complex<T> b) {
-  return {a.re + b.re, a.im + b.im};
-}
-template <class T>
-CONVOLITH_INLINE Complex<T> operator-(Complex<T> a, Complex<T> b) {
-  return {a.re - b.re, a.im - b.im};
-}
-/// -i a
-template <class T>
-CONVOLITH_INLINE Complex<T> turned(Complex<T> a) {
-  return {a.im, -a.re};
-}
-template <class T>
-CONVOLITH_INLINE Complex<T> exchanged(Complex<T> a) {
-  return {a.im, a.re};
-}
-template <class T>
-CONVOLITH_INLINE Complex<T> times(Complex<T> a, Vec<T> re, Vec<T> im) {
-  return {a.re * re - a.im * im, a.re * im + a.im * re};
-}
-/// a times the number at p
-template <class T>
-CONVOLITH_INLINE Complex<T> times_scalar(Complex<T> a, const T* p) {
-  return times<T>(a, broadcast(p[0]), broadcast(p[1]));
-}
-template <class T>
-CONVOLITH_INLINE Complex<T> load_complex(const T* p) {
-  return {load(p), load(p + kLanes<T>)};
-}
-template <class T>
-CONVOLITH_INLINE void store_complex(T* p, Complex<T> a) {
-  store<T>(p, a.re);
-  store<T>(p + kLanes<T>, a.im);
-}
-
-template <class T>
-constexpr int kComplex = 2 * kLanes<T>;
-
-// ---- butterflies ---------------------------------------------------------------------------
-
-/// cos and sin of 2 pi j / kRadix
-template <int kRadix>
-struct Roots;
-template <>
-struct Roots<3> {
-  static constexpr double cos[] = {1, -0.5, -0.5};
-  static constexpr double sin[] = {0, 0.86602540378443864676, -0.86602540378443864676};
-};
-template <>
-struct Roots<5> {
-  static constexpr double cos[] = {1, 0.30901699437494742410, -0.80901699437494742410,
-                                   -0.80901699437494742410, 0.30901699437494742410};
-  static constexpr double sin[] = {0, 0.95105651629515357212, 0.58778525229247312917,
-                                   -0.58778525229247312917, -0.95105651629515357212};
-};
-template <>
-struct Roots<7> {
-  static constexpr double cos[] = {1,
-                                   0.62348980185873353053,
-                                   -0.22252093395631440429,
-                                   -0.90096886790241912624,
-                                   -0.90096886790241912624,
-                                   -0.22252093395631440429,
-                                   0.62348980185873353053};
-  static constexpr double sin[] = {0,
-                                   0.78183148246802980871,
-                                   0.97492791218182360702,
-                                   0.43388373911755812048,
-                                   -0.43388373911755812048,
-                                   -0.97492791218182360702,
-                                   -0.78183148246802980871};
-};
-
-/// Primes: x[j] and x[kRadix - j] enter by their sum and their difference.
-template <class T, int kRadix>
-CONVOLITH_INLINE void butterfly_odd(Complex<T> (&x)[kRadix]) {
-  constexpr int kHalf = (kRadix - 1) / 2;
-  using R = Roots<kRadix>;
-  Complex<T> sum[kHalf], difference[kHalf];
-  Complex<T> total = x[0];
-  CONVOLITH_UNROLL(3)
-  for (int j = 0; j < kHalf; ++j) {
-    sum[j] = x[1 + j] + x[kRadix - 1 - j];
-    difference[j] = x[1 + j] - x[kRadix - 1 - j];
-    total = total + sum[j];
-  }
-  CONVOLITH_UNROLL(3)
-  for (int k = 1; k <= kHalf; ++k) {
-    Complex<T> even = x[0];
-    Complex<T> odd{};
-    CONVOLITH_UNROLL(3)
-    for (int j = 0; j < kHalf; ++j) {
-      const Vec<T> c = broadcast(static_cast<T>(R::cos[(j + 1) * k % kRadix]));
-      const Vec<T> s = broadcast(static_cast<T>(R::sin[(j + 1) * k % kRadix]));
-      even = {sum[j].re * c + even.re, sum[j].im * c + even.im};
-      odd = j == 0 ? Complex<T>{difference[j].re * s, difference[j].im * s}
-                   : Complex<T>{difference[j].re * s + odd.re, difference[j].im * s + odd.im};
-    }
-    x[k] = even + turned(odd);
-    x[kRadix - k] = even - turned(odd);
-  }
-  x[0] = total;
-}
-
-template <class T>
-CONVOLITH_INLINE void butterfly_4(Complex<T>& a, Complex<T>& b, Complex<T>& c, Complex<T>& d) {
-  const Complex<T> even = a + c, odd = a - c;
-  const Complex<T> sum = b + d, difference = turned(b - d);
-  a = even + sum;
-  b = odd + difference;
-  c = even - sum;
-  d = odd - difference;
-}
-
-/// x[k] = sum over j of x[j] exp(-2 pi i j k / kRadix)
-template <class T, int kRadix>
-CONVOLITH_INLINE void butterfly(Complex<T> (&x)[kRadix]) {
-  if constexpr (kRadix == 4) {
-    butterfly_4(x[0], x[1], x[2], x[3]);
-  } else if constexpr (kRadix == 6) {
-    // Good-Thomas: residues modulo 2 and 3, without twiddles.
-    Complex<T> a[3] = {x[0], x[2], x[4]};
-    Complex<T> b[3] = {x[3], x[5], x[1]};
-    butterfly_odd<T, 3>(a);
-    butterfly_odd<T, 3>(b);
-    x[0] = a[0] + b[0];
-    x[4] = a[1] + b[1];
-    x[2] = a[2] + b[2];
-    x[3] = a[0] - b[0];
-    x[1] = a[1] - b[1];
-    x[5] = a[2] - b[2];
-  } else if constexpr (kRadix == 8) {
-    const Vec<T> root_half = broadcast(static_cast<T>(0.70710678118654752440));
-    butterfly_4(x[0], x[2], x[4], x[6]);
-    butterfly_4(x[1], x[3], x[5], x[7]);
-    const Complex<T> w1{(x[3].re + x[3].im) * root_half, (x[3].im - x[3].re) * root_half};
-    const Complex<T> w2 = turned(x[5]);
-    const Complex<T> w3{(x[7].im - x[7].re) * root_half, (x[7].re + x[7].im) * -root_half};
-    const Complex<T> even[4] = {x[0], x[2], x[4], x[6]};
-    const Complex<T> odd[4] = {x[1], w1, w2, w3};
-    CONVOLITH_UNROLL(4)
-    for (int k = 0; k < 4; ++k) {
-      x[k] = even[k] + odd[k];
-      x[k + 4] = even[k] - odd[k];
-    }
-  } else {
-    butterfly_odd<T, kRadix>(x);
-  }
-}
-
-// ---- lines ---------------------------------------------------------------------------------
-
-/// x[j + m i] over i, twiddled, to work[k m + j].
-template <class T, int kRadix, class Load>
-void first_pass(int n, const T* twiddle, const Load& point, T* work) {
-  const int m = n / kRadix;
-  for (int j = 0; j < m; ++j, twiddle += 2 * kRadix) {
-    Complex<T> x[kRadix];
-    CONVOLITH_UNROLL(8)
-    for (int i = 0; i < kRadix; ++i) x[i] = point(j + m * i);
-    butterfly<T, kRadix>(x);
-    store_complex<T>(work + j * kComplex<T>, x[0]);
-    CONVOLITH_UNROLL(8)
-    for (int k = 1; k < kRadix; ++k) {
-      store_complex<T>(work + (k * m + j) * kComplex<T>, times_scalar<T>(x[k], twiddle + 2 * k));
-    }
-  }
-}
-
-/// Blocks of n points, each onto itself as the first pass would.
-template <class T, int kRadix>
-void middle_pass(int blocks, int n, const T* twiddle, T* work) {
-  const int m = n / kRadix;
-  for (int b = 0; b < blocks; ++b, work += n * kComplex<T>) {
-    const T* factors = twiddle;
-    for (int j = 0; j < m; ++j, factors += 2 * kRadix) {
-      Complex<T> x[kRadix];
-      CONVOLITH_UNROLL(8)
-      for (int i = 0; i < kRadix; ++i) x[i] = load_complex(work + (j + m * i) * kComplex<T>);
-      butterfly<T, kRadix>(x);
-      store_complex<T>(work + j * kComplex<T>, x[0]);
-      CONVOLITH_UNROLL(8)
-      for (int k = 1; k < kRadix; ++k) {
-        store_complex<T>(work + (k * m + j) * kComplex<T>, times_scalar<T>(x[k], factors + 2 * k));
-      }
-    }
-  }
-}
-
-/// Blocks of kRadix points: block k1 * inner + k2 holds the frequencies k1 + outer (k2 + inner k).
-template <class T, int kRadix, class Store>
-void last_pass(int outer, int inner, const T* work, const Store& put) {
-  for (int k1 = 0; k1 < outer; ++k1) {
-    for (int k2 = 0; k2 < inner; ++k2, work += kRadix * kComplex<T>) {
-      Complex<T> x[kRadix];
-      CONVOLITH_UNROLL(8)
-      for (int i = 0; i < kRadix; ++i) x[i] = load_complex(work + i * kComplex<T>);
-      butterfly<T, kRadix>(x);
-      const int step = outer * inner;
-      const int first = k1 + outer * k2;
-      CONVOLITH_UNROLL(8)
-      for (int k = 0; k < kRadix; ++k) put(first + step * k, x[k]);
-    }
-  }
-}
-
-/// put(k, sum over j of point(j) exp(-2 pi i j k / n)) for every k. Points may be overwritten by
-/// put: the work lies between.
-template <class T, class Load, class Store>
-void transform(const FftLine<T>& line, T* work, const Load& point, const Store& put) {
-  const int n = line.n;
-  if (n == 1) {
-    put(0, point(0));
-    return;
-  }
-  const T* twiddle = line.twiddle[0];
-  switch (line.radix[0]) {
-    case 3: first_pass<T, 3>(n, twiddle, point, work); break;
-    case 4: first_pass<T, 4>(n, twiddle, point, work); break;
-    case 5: first_pass<T, 5>(n, twiddle, point, work); break;
-    case 6: first_pass<T, 6>(n, twiddle, point, work); break;
-    case 7: first_pass<T, 7>(n, twiddle, point, work); break;
-    case 8: first_pass<T, 8>(n, twiddle, point, work); break;
-  }
-  int inner = 1;
-  if (line.factors == 3) {
-    const int blocks = line.radix[0];
-    const int left = n / blocks;
-    inner = line.radix[1];
-    switch (inner) {
-      case 3: middle_pass<T, 3>(blocks, left, line.twiddle[1], work); break;
-      case 4: middle_pass<T, 4>(blocks, left, line.twiddle[1], work); break;
-      case 5: middle_pass<T, 5>(blocks, left, line.twiddle[1], work); break;
-      case 6: middle_pass<T, 6>(blocks, left, line.twiddle[1], work); break;
-    }
-  }
-  const int outer = line.radix[0];
-  switch (line.radix[line.factors - 1]) {
-    case 3: last_pass<T, 3>(outer, inner, work, put); break;
-    case 4: last_pass<T, 4>(outer, inner, work, put); break;
-    case 5: last_pass<T, 5>(outer, inner, work, put); break;
-    case 6: last_pass<T, 6>(outer, inner, work, put); break;
-    case 7: last_pass<T, 7>(outer, inner, work, put); break;
-    case 8: last_pass<T, 8>(outer, inner, work, put); break;
-  }
-}
 
 // ---- scratch -------------------------------------------------------------------------------
 
@@ -301,71 +46,146 @@ struct Vectors {
   CONVOLITH_INLINE Vec<T> at(std::int64_t i) const { return load(data + i * step); }
 };
 
-/// Whether the coordinates under [0, count) are neighbours.
-CONVOLITH_INLINE bool contiguous(const std::int64_t* columns, int count) {
-  return columns[0] >= 0 && columns[count - 1] - columns[0] == count - 1;
+/// The columns [begin, end) of a tile are neighbours in the array. The others are zeros unless
+/// `scattered`, where the padding mode gives them sources.
+struct Band {
+  int begin, end;
+  bool scattered;
+};
+
+inline Band band_of(const std::int64_t* columns, int count) {
+  Band band{0, 0, false};
+  while (band.begin < count && columns[band.begin] < 0) ++band.begin;
+  band.end = band.begin;
+  while (band.end < count &&
+         columns[band.end] == columns[band.begin] + band.end - band.begin) {
+    ++band.end;
+  }
+  for (int i = band.end; i < count; ++i) band.scattered |= columns[i] >= 0;
+  return band;
 }
 
-/// One part of `count` columns of a row of the tiles, from `column` on.
+/// Reads one part of some columns, row by row.
 template <class T>
-Vectors<T> read_columns(const FftTiles<const T>& input, int part, std::int64_t row,
-                        std::int64_t column, int count, const FftScratch<T>& scratch) {
-  T* buffer = scratch.part[part];
-  if (input.slots == 1 && input.channel_stride == 1) {
-    const FftTile<const T>& tile = input.tiles[0][part];
-    if (tile.data == nullptr) return {nullptr, 0};
-    const std::int64_t y = input.rows[tile.row + row];
-    if (y < 0) return {nullptr, 0};
-    const T* source = tile.data + y * input.row_stride;
-    const std::int64_t* columns = input.columns + tile.column + column;
-    if (input.channels == kLanes<T> && contiguous(columns, count)) {
-      return {source + columns[0] * input.pixel_stride, input.pixel_stride};
+class RowReader {
+ public:
+  RowReader(const FftTiles<const T>& input, int part, std::int64_t column, int count,
+            const FftScratch<T>& scratch)
+      : input_(input), part_(part), column_(column), count_(count), buffer_(scratch.part[part]),
+        rows_(scratch.rows) {
+    int begin = count, end = 0;
+    for (int slot = 0; slot < input.slots; ++slot) {
+      const FftTile<const T>& tile = input.tiles[slot][part];
+      if (tile.data == nullptr) continue;
+      bands_[slot] = band_of(input.columns + tile.column + column, count);
+      if (bands_[slot].scattered) {
+        bands_[slot].begin = 0;
+        bands_[slot].end = count;
+      }
+      begin = bands_[slot].begin < begin ? bands_[slot].begin : begin;
+      end = bands_[slot].end > end ? bands_[slot].end : end;
     }
-    for (int i = 0; i < count; ++i) {
-      const T* from = source + columns[i] * input.pixel_stride;
-      store<T>(buffer + i * kLanes<T>,
-               columns[i] < 0 ? zero<T>() : load_upto(from, input.channels));
-    }
-    return {buffer, kLanes<T>};
+    // Rows are written between `begin` and `end` alone, whole squares from each lane's memory.
+    squares_begin_ = begin / kLanes<T> * kLanes<T>;
+    squares_end_ = end;
+    for (int i = 0; i < count && i < begin; ++i) store<T>(buffer_ + i * kLanes<T>, zero<T>());
+    for (int i = end; i < count; ++i) store<T>(buffer_ + i * kLanes<T>, zero<T>());
   }
 
-  const T* lanes[kFftMostLanes] = {};
-  bool any = false;
-  for (int slot = 0; slot < input.slots; ++slot) {
-    const FftTile<const T>& tile = input.tiles[slot][part];
-    const std::int64_t y = tile.data == nullptr ? -1 : input.rows[tile.row + row];
-    if (y < 0) continue;
-    any = true;
-    const std::int64_t* columns = input.columns + tile.column + column;
-    const bool direct = input.pixel_stride == 1 && contiguous(columns, count);
-    for (int c = 0; c < input.channels; ++c) {
-      const int lane = slot * input.channels + c;
-      const T* source = tile.data + c * input.channel_stride + y * input.row_stride;
-      if (direct) {
-        lanes[lane] = source + columns[0];
-        continue;
-      }
-      T* composed = scratch.rows + lane * kChunk;
-      for (int i = 0; i < count; ++i) {
-        composed[i] = columns[i] < 0 ? T(0) : source[columns[i] * input.pixel_stride];
-      }
-      lanes[lane] = composed;
-    }
+  Vectors<T> read(std::int64_t row) const {
+    if (input_.slots == 1 && input_.channel_stride == 1) return read_channels(row);
+    return read_lanes(row);
   }
-  if (!any) return {nullptr, 0};
-  for (int first = 0; first < count; first += kLanes<T>) {
-    const int some = count - first < kLanes<T> ? count - first : kLanes<T>;
-    Vec<T> square[kLanes<T>];
-    CONVOLITH_UNROLL(16)
-    for (int lane = 0; lane < kLanes<T>; ++lane) {
-      square[lane] = lanes[lane] == nullptr ? zero<T>() : load_upto(lanes[lane] + first, some);
-    }
-    transpose<T>(square);
-    CONVOLITH_UNROLL(16)
-    for (int i = 0; i < kLanes<T>; ++i) store<T>(buffer + (first + i) * kLanes<T>, square[i]);
+
+ private:
+  const T* row_of(int slot, std::int64_t row) const {
+    const FftTile<const T>& tile = input_.tiles[slot][part_];
+    if (tile.data == nullptr) return nullptr;
+    const std::int64_t y = input_.rows[tile.row + row];
+    return y < 0 ? nullptr : tile.data + y * input_.row_stride;
   }
-  return {buffer, kLanes<T>};
-}
+
+  /// Neighbouring channels fill a vector.
+  Vectors<T> read_channels(std::int64_t row) const {
+    const T* source = row_of(0, row);
+    if (source == nullptr) return {nullptr, 0};
+    const std::int64_t* columns = input_.columns + input_.tiles[0][part_].column + column_;
+    const Band& band = bands_[0];
+    if (band.scattered) {
+      for (int i = 0; i < count_; ++i) {
+        const T* from = source + columns[i] * input_.pixel_stride;
+        store<T>(buffer_ + i * kLanes<T>,
+                 columns[i] < 0 ? zero<T>() : load_upto(from, input_.channels));
+      }
+      return {buffer_, kLanes<T>};
+    }
+    const T* from = source + (columns[band.begin] - band.begin) * input_.pixel_stride;
+    const bool whole = input_.channels == kLanes<T>;
+    if (whole && band.end - band.begin == count_) return {from, input_.pixel_stride};
+    for (int i = band.begin; i < band.end; ++i) {
+      const T* at = from + i * input_.pixel_stride;
+      store<T>(buffer_ + i * kLanes<T>, whole ? load(at) : load_partial(at, input_.channels));
+    }
+    return {buffer_, kLanes<T>};
+  }
+
+  /// Lanes lie apart: squares are transposed.
+  Vectors<T> read_lanes(std::int64_t row) const {
+    const T* lanes[kFftMostLanes] = {};
+    Band bands[kFftMostLanes] = {};
+    bool any = false;
+    for (int slot = 0; slot < input_.slots; ++slot) {
+      const T* source = row_of(slot, row);
+      const Band& band = bands_[slot];
+      if (source == nullptr || band.begin == band.end) continue;
+      any = true;
+      const std::int64_t* columns = input_.columns + input_.tiles[slot][part_].column + column_;
+      for (int c = 0; c < input_.channels; ++c, source += input_.channel_stride) {
+        const int lane = slot * input_.channels + c;
+        bands[lane] = band;
+        if (input_.pixel_stride == 1 && !band.scattered) {
+          lanes[lane] = source + columns[band.begin] - band.begin;
+          continue;
+        }
+        T* composed = rows_ + lane * kChunk;
+        for (int i = band.begin; i < band.end; ++i) {
+          composed[i] = columns[i] < 0 ? T(0) : source[columns[i] * input_.pixel_stride];
+        }
+        lanes[lane] = composed;
+      }
+    }
+    if (!any) return {nullptr, 0};
+    for (int first = squares_begin_; first < squares_end_; first += kLanes<T>) {
+      Vec<T> square[kLanes<T>];
+      CONVOLITH_UNROLL(16)
+      for (int lane = 0; lane < kLanes<T>; ++lane) {
+        const int begin = bands[lane].begin - first;
+        const int end = bands[lane].end - first;
+        if (begin <= 0 && end >= kLanes<T>) {
+          square[lane] = load(lanes[lane] + first);
+        } else if (begin < kLanes<T> && end > 0) {
+          square[lane] = load_between<T>(lanes[lane] + first, begin < 0 ? 0 : begin,
+                                         end < kLanes<T> ? end : kLanes<T>, zero<T>());
+        } else {
+          square[lane] = zero<T>();
+        }
+      }
+      transpose<T>(square);
+      CONVOLITH_UNROLL(16)
+      for (int i = 0; i < kLanes<T>; ++i) store<T>(buffer_ + (first + i) * kLanes<T>, square[i]);
+    }
+    return {buffer_, kLanes<T>};
+  }
+
+  const FftTiles<const T>& input_;
+  int part_;
+  std::int64_t column_;
+  int count_;
+  T* buffer_;
+  T* rows_;
+  Band bands_[kFftMostLanes] = {};
+  int squares_begin_, squares_end_;
+};
 
 /// Reads the window and transforms its lines along x: to scratch.window.
 template <class T>
@@ -374,10 +194,12 @@ void forward_along_x(const FftShape<T>& shape, const FftTiles<const T>& input,
   static constexpr T kNone[kLanes<T>] = {};
   const auto or_zeros = [](Vectors<T> v) { return v.data == nullptr ? Vectors<T>{kNone, 0} : v; };
   if (shape.twist == nullptr) {
+    const RowReader<T> real(input, 0, 0, shape.x.n, scratch);
+    const RowReader<T> imaginary(input, 1, 0, shape.x.n, scratch);
     for (int y = 0; y < shape.y.n; ++y) {
       T* to = scratch.window + y * shape.pitch * kComplex<T>;
-      Vectors<T> re = read_columns(input, 0, y, 0, shape.x.n, scratch);
-      Vectors<T> im = read_columns(input, 1, y, 0, shape.x.n, scratch);
+      Vectors<T> re = real.read(y);
+      Vectors<T> im = imaginary.read(y);
       if (re.data == nullptr && im.data == nullptr) {
         for (int x = 0; x < shape.x.n; ++x) store_complex<T>(to + x * kComplex<T>, Complex<T>{zero<T>(), zero<T>()});
         continue;
@@ -394,8 +216,8 @@ void forward_along_x(const FftShape<T>& shape, const FftTiles<const T>& input,
   int x = 0, y = 0;
   for (int column = 0; column < count; column += kChunk) {
     const int some = count - column < kChunk ? count - column : kChunk;
-    const Vectors<T> re = or_zeros(read_columns(input, 0, 0, column, some, scratch));
-    const Vectors<T> im = or_zeros(read_columns(input, 1, 0, column, some, scratch));
+    const Vectors<T> re = or_zeros(RowReader<T>(input, 0, column, some, scratch).read(0));
+    const Vectors<T> im = or_zeros(RowReader<T>(input, 1, column, some, scratch).read(0));
     for (int i = 0; i < some; ++i) {
       store_complex<T>(scratch.window + (y * shape.pitch + x) * kComplex<T>, Complex<T>{re.at(i), im.at(i)});
       if (++y == shape.y.n) {
