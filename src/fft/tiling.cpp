@@ -145,18 +145,17 @@ double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const 
   const double transforms = bundles(in) * forward + bundles(out) * inverse;
   if (depthwise) return (transforms + bundles(in) * 6 * points) / vector_rate;
 
-  // Four products each, by tiles of rows; fewer than four rows wait for their sums. Weights and
-  // spectra stream meanwhile, from L3 or from memory.
+  // Four products each, by tiles of rows; fewer than four rows wait for their sums. Weights stream
+  // from L3 or from memory, spectra from L2 or L3. The factors are fitted to measurements.
   const double blocks = real(divide_up(std::max<std::int64_t>(1, pairs(t)), block_pairs(t)));
   const double rows = std::max(4.0, 2 * real(pairs(t)) / blocks);
   const double products =
-      blocks * rows * real(t.frequencies()) * real(groups * panels() * reduced) * 4 / 0.8;
+      blocks * rows * real(t.frequencies()) * real(groups * panels() * reduced) * 4;
   const double weights = blocks * real(packed_elements(t) * element_bytes);
   const double spectra = real(pairs(t) * pair_elements(t) * element_bytes);
   const bool from_memory = real(packed_elements(t) * element_bytes) > 0.8 * real(machine.l3_bytes);
-  const double bytes_rate = (from_memory ? 2 : 3.5) * machine.bytes_per_second;
-  return transforms / vector_rate + std::max(products / vector_rate, weights / bytes_rate) +
-         spectra / (3.5 * machine.bytes_per_second);
+  return (1.2 * transforms + products) / vector_rate +
+         (weights / (from_memory ? 2 : 2.8) + spectra / 2.5) / machine.bytes_per_second;
 }
 
 std::optional<FftTiling> FftDimensions::choose(const Machine& machine, std::string* reason) const {
