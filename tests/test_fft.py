@@ -1,5 +1,5 @@
-"""What the transforms of large kernels have of their own: lengths, tilings, few channels, and how far
-a NaN goes."""
+"""What the transforms of large kernels have of their own: lengths, tilings, few channels, and how
+far a NaN goes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from problems import (
     DTYPES,
     ISAS,
     LAYOUTS,
+    PADDING_MODES,
     check_problem,
     describe,
     error_bound,
@@ -130,6 +131,11 @@ def test_refusals(text: str, reason: str) -> None:
     record = next(r for r in _core.algorithms(parse(text)) if r["name"] == "fft")
     assert not record["supported"]
     assert reason in record["reason"]
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_gradients_have_zeros_around_them(mode: str) -> None:
+    check(f"conv2d c3 i14x15 k4 f5x4 {mode} backward_input")
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS[:2])

@@ -68,11 +68,11 @@ class Fft final : public Execution {
         line_y_(tiling.y),
         rows_(l.height.map((tiling.tiles_y - 1) * tiling.tile_rows +
                                (tiling.twisted ? 1 : tiling.y.n),
-                           problem.padding_mode)),
+                           mode(problem))),
         columns_(l.width.map((tiling.tiles_x - 1) * tiling.tile_columns +
                                  std::int64_t{tiling.x.n} * (tiling.twisted ? tiling.y.n : 1),
-                             problem.padding_mode)),
-        depths_(l.depth.map(l.depth.destinations, problem.padding_mode)) {
+                             mode(problem))),
+        depths_(l.depth.map(l.depth.destinations, mode(problem))) {
     if (tiling.twisted) {
       for (std::int64_t y = 0; y < tiling.y.n; ++y) {
         for (std::int64_t x = 0; x < tiling.x.n; ++x) {
@@ -82,6 +82,10 @@ class Fft final : public Execution {
     }
     scratch_ = round_up(fft_.scratch_size(shape()), kAlignment / sizeof(T));
     kernel_window_ = l.height.kernel * l.width.kernel * l.lanes;
+    pack_units_ = l.depthwise ? l.in.vectors : l.groups * l.panels() * divide_up(l.reduced, 2);
+    constexpr std::int64_t kMostPackThreads = 16;
+    pack_threads_ = static_cast<int>(std::min({std::int64_t{threads}, pack_units_,
+                                               kMostPackThreads}));
     block_ = l.block_pairs(tiling);
     if (!l.depthwise) {
       in_spectra_ = spectra_elements(l.in);
@@ -96,7 +100,7 @@ class Fft final : public Execution {
   /// Behind the spectra lies the scratch of the threads that make them.
   std::size_t packed_bytes() const noexcept override {
     return sizeof(T) * static_cast<std::size_t>(l_.packed_elements(tiling_) +
-                                                (scratch_ + 2 * kernel_window_) * threads_);
+                                                (scratch_ + 2 * kernel_window_) * pack_threads_);
   }
 
   void pack(const void* weight, void* packed) const noexcept override {
@@ -105,8 +109,7 @@ class Fft final : public Execution {
     T* scratch = spectra + l_.packed_elements(tiling_);
     const std::int64_t complex = 2 * l_.lanes;
     const std::int64_t pairs = divide_up(l_.reduced, 2);
-    const std::int64_t units = l_.depthwise ? l_.in.vectors : l_.groups * l_.panels() * pairs;
-    parallel_for(threads_, units, [&](std::int64_t unit, int thread) {
+    parallel_for(pack_threads_, pack_units_, [&](std::int64_t unit, int thread) {
       T* memory = scratch + (scratch_ + 2 * kernel_window_) * thread;
       T* real = memory + scratch_;
       T* imaginary = real + kernel_window_;
@@ -168,6 +171,12 @@ class Fft final : public Execution {
   }
 
  private:
+  /// Sources beyond the gradient's margins are zeros, whatever pads the forward's.
+  static PaddingMode mode(const ConvProblem& problem) noexcept {
+    return problem.direction == Direction::backward_input ? PaddingMode::zeros
+                                                          : problem.padding_mode;
+  }
+
   struct Call {
     Maps<const T> source;
     Maps<T> output;
@@ -403,6 +412,8 @@ class Fft final : public Execution {
   Line<T> line_x_, line_y_;
   std::vector<T> twist_;
   std::vector<std::int64_t> rows_, columns_, depths_;
+  std::int64_t pack_units_ = 0;
+  int pack_threads_ = 1;
   std::int64_t scratch_ = 0, kernel_window_ = 0, block_ = 0;
   std::int64_t in_spectra_ = 0, out_spectra_ = 0;
 };

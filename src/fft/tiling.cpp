@@ -63,6 +63,29 @@ std::vector<Cut> cuts(const FftAxis& axis) {
   return result;
 }
 
+/// Two lengths whose product transforms a row.
+struct Twisted {
+  FftLength x, y;
+  std::int64_t n;
+};
+
+/// Nearly square ones, by ascending n.
+const std::vector<Twisted>& twisted_lengths() {
+  static const std::vector<Twisted> lengths = [] {
+    std::vector<Twisted> result;
+    for (const FftLength& x : kLengths) {
+      for (const FftLength& y : kLengths) {
+        if (x.factors > 2 || y.n > x.n || 2 * y.n < x.n) continue;
+        result.push_back({x, y, std::int64_t{x.n} * y.n});
+      }
+    }
+    std::sort(result.begin(), result.end(),
+              [](const Twisted& a, const Twisted& b) { return a.n < b.n; });
+    return result;
+  }();
+  return lengths;
+}
+
 }  // namespace
 
 FftAxis::FftAxis(const Window& w, bool adjoint)
@@ -181,14 +204,15 @@ std::optional<FftTiling> FftDimensions::choose(const Machine& machine, std::stri
     }
   }
   if (height.kernel == 1) {
-    for (const FftLength& x : kLengths) {
-      for (const FftLength& y : kLengths) {
-        const std::int64_t n = std::int64_t{x.n} * y.n;
-        if (x.factors > 2 || y.n > x.n || 2 * y.n < x.n || n < width.kernel) continue;
-        const std::int64_t outputs = std::min(n - width.kernel + 1, width.destinations);
-        consider({x, y, true, 1, outputs, height.destinations,
-                  divide_up(width.destinations, outputs)});
-      }
+    std::int64_t fewest = 0;  // the shortest for each number of tiles
+    for (const Twisted& length : twisted_lengths()) {
+      if (length.n < width.kernel) continue;
+      const std::int64_t outputs = std::min(length.n - width.kernel + 1, width.destinations);
+      const std::int64_t tiles = divide_up(width.destinations, outputs);
+      if (tiles == fewest) continue;
+      fewest = tiles;
+      consider({length.x, length.y, true, 1, outputs, height.destinations, tiles});
+      if (tiles == 1) break;
     }
   }
   if (!best) {
