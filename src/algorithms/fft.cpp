@@ -4,11 +4,11 @@
 // over channels, and transformed back; the points that wrapped round are not written. Two real
 // tiles make one complex transform, since the kernel is real: neither is ever separated.
 //
-// The transforms are written here (kernels/fft.inl.hpp) rather than taken from a library.
-// pocketfft, the one inside NumPy and SciPy, is no build requirement to be had by name, FFTW's
-// licence is the GPL, and both vectorise one line or neighbouring lines of an array: padding,
-// pairing, transposing and the layout that the products want would each be a pass of their own.
-// With a transform in every lane these merge into the first and last butterflies.
+// The transforms are written here (kernels/fft_line.inl.hpp) rather than taken from a library:
+// pocketfft, the one inside NumPy and SciPy, has no package on PyPI to build against, and FFTW's
+// licence is the GPL. Either would transform whole arrays, and padding, pairing, transposing and
+// the layout that the products want would each be a pass of their own. With a transform in every
+// lane these belong to the reading and writing of lines, and no butterfly shuffles.
 
 #include <cmath>
 #include <optional>
@@ -59,8 +59,11 @@ class FftAlgorithm final : public Algorithm {
     const FftDimensions dimensions(problem, machine);
     std::string reason;
     const std::optional<FftTiling> tiling = dimensions.choose(machine, &reason);
+    const double maps_bytes = static_cast<double>(problem.x_size() + problem.y_size()) *
+                              static_cast<double>(size_of(problem.dtype));
     constexpr double kForkJoin = 6e-6;
-    return kForkJoin + dimensions.seconds(*tiling, machine);
+    return kForkJoin + dimensions.seconds(*tiling, machine) +
+           maps_bytes / machine.bytes_per_second;
   }
 
   Tolerance tolerance(const ConvProblem& problem) const override {
