@@ -15,6 +15,7 @@ import pytest
 import convolith
 from convolith import _core
 from convolith.__main__ import main
+from convolith.bench import pools
 from convolith.bench.layers import Layer, parse_layers
 from convolith.bench.peers import OWN, PEERS, Address, adapter
 from convolith.bench.peers.comparison import OURS, Comparison, Standing, Timing
@@ -131,6 +132,45 @@ def test_the_adapter_of_each_installed_library(name: str, address: Address) -> N
             answer = process.receive(PATIENCE)
             assert "errors" in answer, (text, answer)
             assert all(error < 1e-5 for error in answer["errors"].values()), (text, answer)
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("text", ["max_pool2d", "sum_pool2d c4 i8x8 f2x2", "max_pool2d i8x8 f2x2"])
+def test_pooling_problems_that_are_wrong(text: str) -> None:
+    with pytest.raises(ValueError, match="pool"):
+        pools.PoolProblem.parse(text)
+
+
+def test_pooling_layers() -> None:
+    layers = pools.pool_layers()
+    assert len({str(layer.problem) for layer in layers}) == len(layers)
+    stem = next(la.problem for la in layers if (la.net, la.name) == ("resnet50", "maxpool"))
+    assert stem.arguments == ((3, 3), (2, 2), (1, 1))
+    assert stem.window.y_shape == (1, 64, 56, 56)
+    assert stem.flops == 64 * 56 * 56 * 9
+    assert {layer.problem.is_global for layer in layers} == {True, False}
+
+
+@pytest.mark.parametrize("name", [OURS, "torch", "right"])
+def test_pooling_of_each_library(name: str) -> None:
+    process = PeerProcess({OURS: OWN, "right": stub("Right"), **PEERS}[name], threads=1)
+    try:
+        if "absent" in process.receive(PATIENCE):
+            pytest.skip("not installed")
+        for text in (
+            "max_pool1d c3 i9 f3 s2 p1",
+            "max_pool2d c3 i9x8 f3x2 s2x1 p1x0",
+            "avg_pool2d c3 i9x8 f3x3 p1",
+            "avg_pool2d c3 i7x7 f7x7",
+            "max_pool3d c3 i7x7x7 f7x7x7",
+        ):
+            process.send({"problem": text, "seed": 1})
+            answer = process.receive(PATIENCE)
+            if name == "right":
+                assert answer == {"unsupported": "pooling"}
+            else:
+                assert all(error < 1e-6 for error in answer["errors"].values()), (text, answer)
     finally:
         process.close()
 
@@ -375,9 +415,24 @@ def test_interrupt_leaves_no_process(
     assert all(process.process.returncode is not None for process in seen[0])
 
 
+def test_command_on_pooling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, few_threads: None
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setattr("convolith.cli.peers.PEERS", {"torch": ("no_such_module", "Adapter")})
+    layers = [pools.PoolLayer("net", "a", pools.PoolProblem.parse("max_pool2d c3 i9x8 f3x2"))]
+    monkeypatch.setattr("convolith.cli.bench.pool_layers", lambda: layers)
+    assert main(["bench", "--pool", "--seconds", "0.05", "--threads", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for text in ("max_pool2d c3 i9x8 f3x2", "ours", "Left out: torch: not installed"):
+        assert text in captured.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--pool"], "--problem does not go with --pool"),
         (["--peers", "bogus"], "known: torch, onnxruntime, openvino, ncnn"),
         (["--peers", "--algorithm", "direct"], "--algorithm does not go with --peers"),
         (["--peers", "--data-format", "channels_last"], "--data-format does not go"),

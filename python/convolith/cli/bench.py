@@ -17,6 +17,7 @@ from convolith.bench.layers import NETS, Layer, parse_layers, problem_files
 from convolith.bench.measure import REFERENCE, Benchmark, Settings, candidates
 from convolith.bench.peak import PeakBenchmark
 from convolith.bench.peers import PEERS
+from convolith.bench.pools import pool_layers
 from convolith.cli import peers
 from convolith.cli.errors import CliError, require
 
@@ -85,6 +86,9 @@ def add_parser(commands: Any) -> None:
         nargs="*",
         metavar="NAME",
         help=f"instead: this library beside {', '.join(PEERS)} (default: all that are installed)",
+    )
+    what.add_argument(
+        "--pool", action="store_true", help="instead: pooling layers of networks, beside torch"
     )
     how = parser.add_argument_group("how to measure")
     add_threads(how)
@@ -162,10 +166,11 @@ def run_layers(arguments: argparse.Namespace) -> int:
     plots = load_plots(arguments.plot)
     for path in (arguments.json, arguments.csv, arguments.plot):
         check_writable(path)
-    layers = select_layers(arguments)
-    if arguments.peers is not None:
+    if arguments.peers is not None or arguments.pool:
         peers.check(arguments)
-        return peers.run(arguments, layers, thread_count(arguments.threads), console, progress)
+        cases = pool_layers() if arguments.pool else select_layers(arguments)
+        return peers.run(arguments, cases, thread_count(arguments.threads), console, progress)
+    layers = select_layers(arguments)
     check_algorithms(arguments.algorithm or (), layers)
     settings = Settings(
         algorithms=tuple(dict.fromkeys(arguments.algorithm or ())),

@@ -1,4 +1,4 @@
-"""`convolith bench --peers`: this library beside others, each in a process of its own."""
+"""`convolith bench --peers` and `--pool`: this library beside others, a process each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convolith.bench.layers import Layer
 from convolith.bench.peers import PEERS
-from convolith.bench.peers.comparison import OURS, Comparison, Standing
+from convolith.bench.peers.comparison import OURS, Case, Comparison, Standing
 from convolith.cli.errors import CliError, require
 
 if TYPE_CHECKING:
@@ -17,40 +16,39 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 WRONG = 1
+POOLING_PEER = "torch"
 
-# Options that say how this library's algorithms are compared with one another.
-OTHERS = {
-    "algorithm": None,
-    "data_format": None,
-    "dtype": None,
-    "reference": True,
-    "prepack": True,
-}
+# Defaults of options that compare this library's algorithms with one another, and of those that
+# choose convolutions and what to compare them with: pooling has its own.
+OTHERS = {"algorithm": None, "data_format": None, "dtype": None, "reference": True, "prepack": True}
+CHOICES = {"net": None, "problem": None, "direction": None, "batch": None, "peers": None}
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """CliError for a peer that is not known, or an option that does not go with --peers."""
-    for name in arguments.peers:
-        if name not in PEERS:
-            raise CliError(f"--peers {name!r} is unknown; known: {', '.join(PEERS)}")
-    for name, default in OTHERS.items():
+    """CliError for a peer that is not known, or for options that do not go together."""
+    mode, others = ("--pool", {**OTHERS, **CHOICES}) if arguments.pool else ("--peers", OTHERS)
+    for name, default in others.items():
         if getattr(arguments, name) != default:
             option = name.replace("_", "-")
-            raise CliError(f"--{'no-' if default else ''}{option} does not go with --peers")
+            raise CliError(f"--{'no-' if default else ''}{option} does not go with {mode}")
     if arguments.direction == "backward_weight":
-        raise CliError("--direction backward_weight does not go with --peers")
+        raise CliError(f"--direction backward_weight does not go with {mode}")
+    for name in arguments.peers or ():
+        if name not in PEERS:
+            raise CliError(f"--peers {name!r} is unknown; known: {', '.join(PEERS)}")
 
 
 def run(
     arguments: argparse.Namespace,
-    layers: Sequence[Layer],
+    layers: Sequence[Case],
     threads: int,
     console: Console,
     progress: Callable[..., Any],
 ) -> int:
     """Compare on the layers; print, write and draw what was found."""
     report = require("convolith.bench.peers.report", "bench")
-    peers = {name: PEERS[name] for name in dict.fromkeys(arguments.peers or PEERS)}
+    names = [POOLING_PEER] if arguments.pool else dict.fromkeys(arguments.peers or PEERS)
+    peers = {name: PEERS[name] for name in names}
     interrupted = False
     with Comparison(layers, peers, threads, arguments.seconds) as comparison:
         try:
@@ -65,19 +63,18 @@ def run(
 
     timings = standing.timings
     if timings:
-        wide = console.width >= report.ROOMY
-        console.print(report.layer_table(timings, wide))
+        console.print(report.layer_table(timings, wide=console.width >= report.ROOMY))
         console.print(report.net_table(timings))
-        say(report.heading(standing))
+        say(f"{report.heading(standing)}.")
     for note in standing.notes:
         say(f"Left out: {note}.")
     if timings:
         say(report.conclusion(standing), style="bold")
         if remark := report.disturbance(timings):
             say(remark)
-        write(arguments, report, standing, say)
+        write(arguments, standing, say)
     if interrupted:
-        done = len(timings and {(t.net, t.layer) for t in timings})
+        done = len({(timing.net, timing.layer) for timing in timings})
         print(f"convolith bench: interrupted after {done} of {len(layers)} layers", file=sys.stderr)
         return INTERRUPTED
     if OURS not in standing.versions:
@@ -85,21 +82,23 @@ def run(
     return WRONG if any(report.is_wrong(t) for t in timings if t.library == OURS) else 0
 
 
-def describe(layer: Layer) -> str:
+def describe(layer: Case) -> str:
     """What the progress bar says of a layer."""
     return f"{layer.net} {layer.name}"
 
 
-def write(
-    arguments: argparse.Namespace, report: Any, standing: Standing, say: Callable[[str], None]
-) -> None:
-    """The files that were asked for."""
+def write(arguments: argparse.Namespace, standing: Standing, say: Callable[[str], None]) -> None:
+    """The files that were asked for; no picture where there is no ratio to draw."""
+    report = require("convolith.bench.peers.report", "bench")
+    written = []
     if arguments.json:
         report.write_json(arguments.json, standing)
+        written.append(str(arguments.json))
     if arguments.csv:
         report.write_csv(arguments.csv, standing)
+        written.append(str(arguments.csv))
     if arguments.plot and report.summarize(report.rows_of(standing.timings)):
         require("convolith.bench.peers.plot", "bench").draw(arguments.plot, standing)
-    written = [str(p) for p in (arguments.json, arguments.csv, arguments.plot) if p and p.exists()]
+        written.append(str(arguments.plot))
     if written:
         say(f"Wrote {', '.join(written)}.")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from convolith._core import ConvProblem
-from convolith.bench.truth import Operands
+from convolith.bench.pools import PoolProblem
+from convolith.bench.truth import Array, Operands
 
 Run = Callable[[], object]
 """One convolution; returns what `numpy.asarray` turns into the result, channels first."""
@@ -36,6 +37,10 @@ class Adapter(ABC):
 
         The operands outlive the runs. Raises Unsupported.
         """
+
+    def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
+        """The ways to compute a pooling problem, by name; x outlives the runs."""
+        raise Unsupported("pooling")
 
 
 def check_plain(problem: ConvProblem) -> None:

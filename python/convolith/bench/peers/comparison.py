@@ -6,10 +6,8 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-from convolith._core import ConvProblem
-from convolith.bench.layers import Layer
 from convolith.bench.peers import OWN, Address
 from convolith.bench.peers.process import PeerError, PeerProcess
 
@@ -19,6 +17,30 @@ SHORTEST, LONGEST = 2e-3, 50e-3
 """Seconds of one run in one round."""
 PAUSE = 5e-3
 """Seconds between two runs: threads that spin at the end of one would disturb the next."""
+
+
+class Problem(Protocol):
+    """A convolution or a pooling; `str` gives its text form, and equal ones are one shape."""
+
+    @property
+    def flops(self) -> float:
+        """Operations of the direct method."""
+
+
+class Case(Protocol):
+    """A layer of a network: what to compare on."""
+
+    @property
+    def net(self) -> str:
+        """The network's name."""
+
+    @property
+    def name(self) -> str:
+        """The layer's."""
+
+    @property
+    def problem(self) -> Problem:
+        """What it computes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class Comparison:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Sequence[Case],
         peers: Mapping[str, Address],
         threads: int,
         seconds: float,
@@ -75,7 +97,7 @@ class Comparison:
         self.timeout = timeout
         self.standing = Standing(threads=threads)
         self.processes: dict[str, PeerProcess] = {}
-        self.measured: dict[ConvProblem, list[Timing]] = {}
+        self.measured: dict[Problem, list[Timing]] = {}
 
     def __enter__(self) -> Comparison:
         """Nothing to do before `run`."""
@@ -86,7 +108,7 @@ class Comparison:
         for process in self.processes.values():
             process.close()
 
-    def run(self) -> Iterator[Layer]:
+    def run(self) -> Iterator[Case]:
         """Measure into `standing`; before each layer, yield it."""
         self.start()
         shapes = len({layer.problem for layer in self.layers})
@@ -126,7 +148,7 @@ class Comparison:
         self.standing.notes.append(f"{name}: {reason}")
         self.processes.pop(name).close()
 
-    def measure(self, layer: Layer, seconds: float) -> list[Timing]:
+    def measure(self, layer: Case, seconds: float) -> list[Timing]:
         """The timings of all ways of all libraries on one shape."""
         place = f"at {layer.net} {layer.name}"
         blank = Timing(str(layer.problem), "", "", "", "")
@@ -171,7 +193,7 @@ class Comparison:
         return clean, disturbed
 
     def conclude(
-        self, problem: ConvProblem, timing: Timing, clean: list[float], disturbed: list[float]
+        self, problem: Problem, timing: Timing, clean: list[float], disturbed: list[float]
     ) -> Timing:
         """The timing with its time; with a note where it has none."""
         if timing.note:

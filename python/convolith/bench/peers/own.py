@@ -9,6 +9,7 @@ import numpy as np
 import convolith
 from convolith import _core
 from convolith.bench.peers.adapter import Adapter, Run, is_transposed
+from convolith.bench.pools import PoolProblem
 from convolith.bench.truth import Array, Operands, result_shape
 
 
@@ -38,17 +39,33 @@ class Own(Adapter):
             runs[f"{layout} call"] = call_run(turned, x, operands.second)
         return runs
 
+    def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
+        """A call of a sliding or, where one window holds all, of a global function."""
+        last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        arrays = {"channels_first": x, "channels_last": last}
+        return {f"{layout} call": pool_run(problem, x, layout) for layout, x in arrays.items()}
 
-def channels_first(problem: _core.ConvProblem, result: Array) -> Array:
+
+def pool_run(problem: PoolProblem, x: Array, layout: str) -> Run:
+    """A call of a public function."""
+    function: Any
+    if problem.is_global:
+        function = getattr(convolith, f"global_{problem.operation}_pool")
+        return lambda: channels_first(layout, function(x, data_format=layout))
+    function = getattr(convolith, f"{problem.operation}_pool{problem.window.rank}d")
+    return lambda: channels_first(layout, function(x, *problem.arguments, data_format=layout))
+
+
+def channels_first(layout: str, result: Array) -> Array:
     """A view of a result with its channels on axis 1."""
-    return np.moveaxis(result, -1, 1) if problem.data_format == "channels_last" else result
+    return np.moveaxis(result, -1, 1) if layout == "channels_last" else result
 
 
 def plan_run(problem: _core.ConvProblem, x: Array, weight: Array, threads: int) -> Run:
     """A call of a plan with packed weights."""
     plan = _core.Plan(problem, threads=threads).pack(weight)
     out = np.empty(result_shape(problem), problem.dtype)
-    view = channels_first(problem, out)
+    view = channels_first(problem.data_format, out)
 
     def run() -> object:
         plan.execute(x, None, out=out)
@@ -59,15 +76,16 @@ def plan_run(problem: _core.ConvProblem, x: Array, weight: Array, threads: int) 
 
 def call_run(problem: _core.ConvProblem, x: Array, weight: Array) -> Run:
     """A call of a public function."""
+    layout = problem.data_format
     arguments: dict[str, Any] = {
         "stride": problem.stride,
         "padding": problem.padding,
         "dilation": problem.dilation,
         "groups": problem.groups,
-        "data_format": problem.data_format,
+        "data_format": layout,
     }
     if is_transposed(problem):
         shape, backward = problem.x_shape, convolith.conv_backward_input
-        return lambda: channels_first(problem, backward(x, weight, shape, **arguments))
+        return lambda: channels_first(layout, backward(x, weight, shape, **arguments))
     forward = getattr(convolith, f"conv{problem.rank}d")
-    return lambda: channels_first(problem, forward(x, weight, **arguments))
+    return lambda: channels_first(layout, forward(x, weight, **arguments))

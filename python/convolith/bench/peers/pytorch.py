@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from convolith._core import ConvProblem
 from convolith.bench.peers.adapter import Adapter, Run, Unsupported, is_transposed, output_padding
-from convolith.bench.truth import Operands
+from convolith.bench.pools import PoolProblem
+from convolith.bench.truth import Array, Operands
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -45,6 +46,26 @@ class PyTorch(Adapter):
             if packed is not None:
                 runs["channels_last packed"] = packed(x)
         return runs
+
+    def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
+        """Functional calls in both memory formats."""
+        first = torch.from_numpy(x)
+        runs = {"channels_first": pool_run(problem, first)}
+        if form := CHANNELS_LAST.get(problem.window.rank):
+            last = first.to(memory_format=form)
+            runs["channels_last"] = pool_run(problem, last)
+        return runs
+
+
+def pool_run(problem: PoolProblem, x: torch.Tensor) -> Run:
+    """A call of a sliding or, where one window holds all, of an adaptive function."""
+    kind = f"{problem.operation}_pool{problem.window.rank}d"
+    function: Any
+    if problem.is_global:
+        function = getattr(functional, f"adaptive_{kind}")
+        return lambda: function(x, 1)
+    function = getattr(functional, kind)
+    return lambda: function(x, *problem.arguments)
 
 
 def functional_run(problem: ConvProblem, x: torch.Tensor, w: torch.Tensor) -> Run:

@@ -27,6 +27,13 @@ from convolith.bench.report import (
 )
 
 WRONG = "wrong"
+OWN_PLANS = {
+    "plan,\nfirst": ("channels_first", "plan"),
+    "plan,\nlast": ("channels_last", "plan"),
+    "call,\nbetter": ("call",),
+}
+OWN_POOLS = {"ours,\nfirst": ("channels_first",), "ours,\nlast": ("channels_last",)}
+"""Columns of our own times: words of the ways that they show the best of."""
 ROOMY = 125
 """Columns that a table with problems in text form takes."""
 
@@ -70,8 +77,8 @@ class Row:
 
     @property
     def ours(self) -> Timing | None:
-        """The plan in the layout where it is faster."""
-        return self.best(OURS, "plan")
+        """The plan in the layout where it is faster; the function where there are no plans."""
+        return self.best(OURS, "plan") or self.best(OURS)
 
     @property
     def rival(self) -> Timing | None:
@@ -114,7 +121,8 @@ def layer_table(timings: Sequence[Timing], wide: bool = True) -> Table:
     table.add_column("layer", overflow="fold", min_width=8)
     if wide:
         table.add_column("problem", overflow="fold", min_width=20)
-    for name in ("plan,\nfirst", "plan,\nlast", "call,\nbetter", *(f"\n{name}" for name in peers)):
+    own = OWN_POOLS if not any("plan" in t.way for t in timings) else OWN_PLANS
+    for name in (*own, *(f"\n{name}" for name in peers)):
         table.add_column(name, justify="right", min_width=7)
     table.add_column("peer /\nours", justify="right", no_wrap=True, min_width=5)
     net_above = None
@@ -124,8 +132,7 @@ def layer_table(timings: Sequence[Timing], wide: bool = True) -> Table:
                 table.add_section()
             table.add_row(Text(row.net, style="underline"))
             net_above = row.net
-        own = (("channels_first", "plan"), ("channels_last", "plan"), ("call",))
-        cells = [time_cell(row, OURS, *words) for words in own]
+        cells = [time_cell(row, OURS, *words) for words in own.values()]
         cells += [time_cell(row, name) for name in peers]
         title = [row.layer, row.problem] if wide else [row.layer]
         table.add_row(*title, *cells, ratio_cell(row.ratio))
@@ -259,7 +266,7 @@ def heading(standing: Standing) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in standing.versions.items())
     return (
         f"{versions}; {place['cpu']}, {place['isa']}, {thread_label(standing.threads)}; float32, "
-        "a process for each library. A peer's time is that of the fastest way it offers."
+        "a process for each library. A peer's time is that of the fastest way it offers"
     )
 
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from convolith import _core
 from convolith.bench.peers.adapter import Adapter, Unsupported, check_plain
+from convolith.bench.pools import PoolProblem, is_pool, make_input, pool_truth
 from convolith.bench.timing import Stopwatch
-from convolith.bench.truth import Operands, make_operands, result_shape, sampled_truth
+from convolith.bench.truth import make_operands, result_shape, sampled_truth
 
 
 class Server:
@@ -31,7 +32,7 @@ class Server:
         """Nothing is prepared yet."""
         self.adapter = adapter
         self.watches: dict[str, Stopwatch] = {}
-        self.operands: Operands | None = None
+        self.arrays: object = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
@@ -47,14 +48,21 @@ class Server:
     def prepare(self, text: str, seed: int) -> dict[str, float]:
         """Make the runs of a problem on arrays drawn from the seed; their errors."""
         self.watches = {}
-        problem = _core.ConvProblem.parse(text)
-        check_plain(problem)
         rng = np.random.default_rng(seed)
-        self.operands = operands = make_operands(problem, rng)
-        truth = sampled_truth(problem, operands, rng)
+        if is_pool(text):
+            pool = PoolProblem.parse(text)
+            self.arrays = x = make_input(pool, rng)
+            truth, shape = pool_truth(pool, x), pool.window.y_shape
+            runs = self.adapter.prepare_pool(pool, x)
+        else:
+            problem = _core.ConvProblem.parse(text)
+            check_plain(problem)
+            self.arrays = operands = make_operands(problem, rng)
+            truth, shape = sampled_truth(problem, operands, rng), result_shape(problem)
+            runs = self.adapter.prepare(problem, operands)
         errors = {}
-        for way, run in self.adapter.prepare(problem, operands).items():
-            errors[way] = truth.error(np.asarray(run()).reshape(result_shape(problem)))
+        for way, run in runs.items():
+            errors[way] = truth.error(np.asarray(run()).reshape(shape))
             self.watches[way] = Stopwatch(run)
         return errors
 
