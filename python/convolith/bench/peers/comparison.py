@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -12,11 +11,11 @@ from convolith.bench.peers import OWN, Address
 from convolith.bench.peers.process import PeerError, PeerProcess
 
 OURS = "convolith"
-ROUNDS = 4
+ROUNDS, MOST_ROUNDS = 4, 8
+ENOUGH = 12
+"""Undisturbed samples of a run that make rounds beyond the fourth needless."""
 SHORTEST, LONGEST = 2e-3, 50e-3
 """Seconds of one run in one round."""
-PAUSE = 5e-3
-"""Seconds between two runs: threads that spin at the end of one would disturb the next."""
 
 
 class Problem(Protocol):
@@ -176,20 +175,24 @@ class Comparison:
     def sample(
         self, timings: Sequence[Timing], seconds: float, place: str
     ) -> tuple[list[list[float]], list[list[float]]]:
-        """Undisturbed and disturbed samples for each timing, one run of each in every round."""
+        """Undisturbed and disturbed samples for each timing, in interleaved rounds.
+
+        Runs that were disturbed go on in further rounds.
+        """
         clean: list[list[float]] = [[] for _ in timings]
         disturbed: list[list[float]] = [[] for _ in timings]
-        share = seconds / max(1, len(timings)) / ROUNDS - PAUSE
+        share = seconds / max(1, len(timings)) / ROUNDS
         request = {"seconds": min(max(share, SHORTEST), LONGEST)}
-        for _ in range(ROUNDS):
+        for turn in range(MOST_ROUNDS):
             for number, timing in enumerate(timings):
                 if timing.note or timing.library not in self.processes:
+                    continue
+                if turn >= ROUNDS and len(clean[number]) >= ENOUGH:
                     continue
                 self.processes[timing.library].send({"way": timing.way, **request})
                 if answer := self.receive(timing.library, place):
                     clean[number] += answer.get("clean", ())
                     disturbed[number] += answer.get("disturbed", ())
-                time.sleep(PAUSE)
         return clean, disturbed
 
     def conclude(

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from typing import Any, TextIO
 
 import numpy as np
@@ -23,6 +24,9 @@ from convolith.bench.peers.adapter import Adapter, Unsupported, check_plain
 from convolith.bench.pools import PoolProblem, is_pool, make_input, pool_truth
 from convolith.bench.timing import Stopwatch
 from convolith.bench.truth import make_operands, result_shape, sampled_truth
+
+NAP, LONGEST_REST = 2e-3, 0.25
+"""Seconds."""
 
 
 class Server:
@@ -74,7 +78,18 @@ class Server:
         watch.restart()
         while not watch.done(seconds):
             watch.sample()
+        rest()
         return {"clean": watch.clean, "disturbed": watch.disturbed}
+
+
+def rest() -> None:
+    """Wait until the library's threads sleep: those that spin would disturb whoever is next."""
+    end = time.perf_counter() + LONGEST_REST
+    while time.perf_counter() < end:
+        busy = time.process_time()
+        time.sleep(NAP)
+        if time.process_time() - busy < NAP / 10:
+            return
 
 
 def brief(error: Exception) -> str:
