@@ -202,7 +202,7 @@ def test_libraries_that_cannot_start_are_left_out(standing: Standing) -> None:
     assert notes[1] == (
         "crashing: its process ended with status 7 at one b, left out from there on"
     )
-    assert notes[2:] == ["failing: OSError: no licence"]
+    assert notes[2:] == ["failing: OSError: no licence", "raising: RuntimeError: first line"]
 
 
 def test_ways_are_timed_and_judged(standing: Standing) -> None:
@@ -383,7 +383,7 @@ def test_command(
     captured = capsys.readouterr()
     assert code == 0
     assert captured.err == ""
-    for text in (SMALL, "right", "Left out: absent: not installed", "agrees with float64"):
+    for text in (SMALL, "right", "Note: absent: not installed", "agrees with float64"):
         assert text in captured.out
     arguments = ["bench", "--problem", SMALL, "--seconds", "0.05", *files, "--peers", "right"]
     assert main(arguments) == 0
@@ -425,7 +425,7 @@ def test_command_on_pooling(
     assert main(["bench", "--pool", "--seconds", "0.05", "--threads", "1"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    for text in ("max_pool2d c3 i9x8 f3x2", "ours", "Left out: torch: not installed"):
+    for text in ("max_pool2d c3 i9x8 f3x2", "ours", "Note: torch: not installed"):
         assert text in captured.out
 
 

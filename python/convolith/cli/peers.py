@@ -67,7 +67,7 @@ def run(
         console.print(report.net_table(timings))
         say(f"{report.heading(standing)}.")
     for note in standing.notes:
-        say(f"Left out: {note}.")
+        say(f"Note: {note}.")
     if timings:
         say(report.conclusion(standing), style="bold")
         if remark := report.disturbance(timings):

@@ -71,7 +71,7 @@ class Standing:
     versions: dict[str, str] = field(default_factory=dict)
     """By library; more of them than libraries where one names another that it uses."""
     notes: list[str] = field(default_factory=list)
-    """On libraries that are not there, or not any more."""
+    """On libraries that are not there, or not any more, or that failed on a layer."""
     threads: int = 0
 
 
@@ -142,9 +142,14 @@ class Comparison:
             self.leave_out(name, f"{error} {when}, left out from there on")
             return None
 
+    def report(self, note: str) -> None:
+        """Add a note, once."""
+        if note not in self.standing.notes:
+            self.standing.notes.append(note)
+
     def leave_out(self, name: str, reason: str) -> None:
         """Go on without a library."""
-        self.standing.notes.append(f"{name}: {reason}")
+        self.report(f"{name}: {reason}")
         self.processes.pop(name).close()
 
     def measure(self, layer: Case, seconds: float) -> list[Timing]:
@@ -161,6 +166,8 @@ class Comparison:
             elif "errors" not in answer:
                 note = answer.get("failed") or answer["unsupported"]
                 timings.append(replace(blank, library=name, note=note))
+                if "failed" in answer:
+                    self.report(f"{name}: {note}")
             else:
                 timings += [
                     replace(blank, library=name, way=way, error=error)
