@@ -134,7 +134,7 @@ template <class T, int kRows, int kVectors>
 void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b, T* c,
                        std::int64_t c_row_stride, int columns, bool accumulate) {
   prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
-  constexpr int kAhead = 96 * kTileColumns<T>;
+  constexpr int kAhead = 96 * kTileColumns<T>;  // panels follow one another, from as far as memory
   Vec<T> sum[kRows][kVectors] = {};
   RowPointers<T, kRows> rows(a, a_row_stride);
   CONVOLITH_UNROLL(4)
