@@ -8,6 +8,8 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 
 extern const KernelTable kernel_table;
+extern const DepthwiseKernels<float> depthwise_float32;
+extern const DepthwiseKernels<double> depthwise_float64;
 extern const FftKernels<float> fft_float32;
 extern const FftKernels<double> fft_float64;
 extern const PoolingKernels<float> pooling_float32;

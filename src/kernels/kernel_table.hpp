@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "convolith/types.hpp"
+#include "kernels/depthwise_table.hpp"
 #include "kernels/fft_table.hpp"
 #include "kernels/pooling_table.hpp"
 #include "kernels/winograd_table.hpp"
@@ -150,6 +151,7 @@ struct Kernels {
   /// Sum of count elements that lie stride apart; no chain of more than 512 additions.
   T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
 
+  const DepthwiseKernels<T>* depthwise;
   const FftKernels<T>* fft;
   const PoolingKernels<T>* pooling;
   const WinogradKernels<T>* winograd;

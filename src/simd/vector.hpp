@@ -214,6 +214,36 @@ CONVOLITH_INLINE Vec<T> shuffle(Vec<T> a, Vec<T> b) {
 #endif
 }
 
+/// Lane i is lane numbers[i] of v.
+template <class T>
+CONVOLITH_INLINE Vec<T> permute(Vec<T> v, const std::int32_t* numbers) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_maskz_permutexvar_ps(0xffff, _mm512_loadu_si512(numbers), v);
+  } else {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers));
+    return _mm512_maskz_permutexvar_pd(0xff, _mm512_maskz_cvtepi32_epi64(0xff, narrow), v);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_permutevar8x32_ps(
+        v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers)));
+  } else {
+    // Lane n of four is the lanes 2n and 2n + 1 of eight.
+    const __m256i wide =
+        _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(numbers)));
+    const __m256i first = _mm256_add_epi64(wide, wide);
+    const __m256i second = _mm256_slli_epi64(_mm256_add_epi64(first, _mm256_set1_epi64x(1)), 32);
+    return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v),
+                                                     _mm256_or_si256(first, second)));
+  }
+#else
+  Vec<T> result{};
+  for (int i = 0; i < kLanes<T>; ++i) result[i] = v[numbers[i]];
+  return result;
+#endif
+}
+
 /// Every other lane of a, then of b from its second lane on: with b loaded lanes - 1 elements
 /// behind a, every other element from a's first on.
 template <class T>

@@ -13,7 +13,8 @@ namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-constexpr Kernels<T> kernels_of(const FftKernels<T>& fft,
+constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
+                                const FftKernels<T>& fft,
                                 const PoolingKernels<T>& pooling,
                                 const WinogradKernels<T>& winograd) {
   return {
@@ -39,6 +40,7 @@ constexpr Kernels<T> kernels_of(const FftKernels<T>& fft,
       .epilogue = epilogue<T>,
       .add = add<T>,
       .sum = sum<T>,
+      .depthwise = &depthwise,
       .fft = &fft,
       .pooling = &pooling,
       .winograd = &winograd,
@@ -51,8 +53,8 @@ constexpr Kernels<T> kernels_of(const FftKernels<T>& fft,
 constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
-    .float32 = kernels_of<float>(fft_float32, pooling_float32, winograd_float32),
-    .float64 = kernels_of<double>(fft_float64, pooling_float64, winograd_float64),
+    .float32 = kernels_of<float>(depthwise_float32, fft_float32, pooling_float32, winograd_float32),
+    .float64 = kernels_of<double>(depthwise_float64, fft_float64, pooling_float64, winograd_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

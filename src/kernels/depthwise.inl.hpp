@@ -1,0 +1,521 @@
+#pragma once
+
+// Depthwise kernels: each output channel reads one input channel.
+
+#include "kernels/depthwise_table.hpp"
+#include "kernels/kernel_table.hpp"
+#include "kernels/tile.inl.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+constexpr bool kManyRegisters = kVectorBytes == 64;
+
+template <class T>
+CONVOLITH_INLINE Vec<T> finished(const SumStore<T>& store, Vec<T> v) {
+  if (!store.clamp) return v;
+  return min_keeping_nan<T>(max_keeping_nan<T>(v, broadcast(store.least)),
+                            broadcast(store.greatest));
+}
+
+// ---- lanes are channels --------------------------------------------------------------------
+
+constexpr int kDepthwiseColumns = kManyRegisters ? 4 : 3;
+constexpr int depthwise_block_rows(int kernel) {
+  return kManyRegisters ? (kernel == 3 ? 4 : 2) : (kernel == 3 ? 2 : 1);
+}
+
+template <class T, int kKernel, int kStride>
+struct FixedBlocks {
+  template <int kRows, int kColumns>
+  static void run(const DepthwiseBlocks<T>& b) {
+    constexpr int kInRows = (kRows - 1) * kStride + kKernel;
+    constexpr int kInColumns = (kColumns - 1) * kStride + kKernel;
+    for (std::int64_t block = 0; block < b.blocks; ++block) {
+      const std::int64_t shift = block * b.source_step;
+      T* output = b.output + block * kColumns * b.output_column_stride;
+      for (std::int64_t at = b.channel_begin; at < b.channel_end; at += kLanes<T>) {
+        // The last vector overlaps the one before.
+        const std::int64_t c = at + kLanes<T> <= b.channel_end ? at : b.channel_end - kLanes<T>;
+        const Vec<T> bias = b.bias != nullptr ? load(b.bias + c) : zero<T>();
+        Vec<T> sum[kRows][kColumns];
+        CONVOLITH_UNROLL(8)
+        for (int r = 0; r < kRows; ++r) {
+          CONVOLITH_UNROLL(8)
+          for (int k = 0; k < kColumns; ++k) sum[r][k] = bias;
+        }
+        for (std::int64_t slab = 0; slab < b.slabs; ++slab) {
+          const T* const* pixels = b.pixels + slab * b.slab_pixels;
+          const T* weight = b.weight + b.slab_weights[slab] + c;
+          CONVOLITH_UNROLL(16)
+          for (int i = 0; i < kInRows; ++i) {
+            CONVOLITH_UNROLL(16)
+            for (int j = 0; j < kInColumns; ++j) {
+              const Vec<T> x = load(pixels[i * kInColumns + j] + shift + c);
+              CONVOLITH_UNROLL(8)
+              for (int r = 0; r < kRows; ++r) {
+                const int tap_row = i - r * kStride;
+                if (tap_row < 0 || tap_row >= kKernel) continue;
+                CONVOLITH_UNROLL(8)
+                for (int k = 0; k < kColumns; ++k) {
+                  const int tap = j - k * kStride;
+                  if (tap < 0 || tap >= kKernel) continue;
+                  const Vec<T> w = load(weight + (tap_row * kKernel + tap) * b.weight_stride);
+                  sum[r][k] = multiply_add(x, w, sum[r][k]);
+                }
+              }
+            }
+          }
+        }
+        CONVOLITH_UNROLL(8)
+        for (int r = 0; r < kRows; ++r) {
+          CONVOLITH_UNROLL(8)
+          for (int k = 0; k < kColumns; ++k) {
+            store<T>(output + r * b.output_row_stride + k * b.output_column_stride + c,
+                     finished<T>(b.store, sum[r][k]));
+          }
+        }
+      }
+    }
+  }
+
+  template <int kColumns>
+  struct Columns {
+    template <int kRows>
+    struct Rows {
+      static void run(const DepthwiseBlocks<T>& b) {
+        FixedBlocks::template run<kRows, kColumns>(b);
+      }
+    };
+    static void run(const DepthwiseBlocks<T>& b) {
+      ForRows<Rows, depthwise_block_rows(kKernel)>::run(b.rows, b);
+    }
+  };
+
+  static void dispatch(const DepthwiseBlocks<T>& b) {
+    ForRows<Columns, kDepthwiseColumns>::run(b.columns, b);
+  }
+};
+
+/// Any kernel, one row of outputs: rows of taps in pieces of four and a rest.
+template <class T>
+struct AnyBlocks {
+  struct Whole {
+    CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const { return load(pixel); }
+  };
+  struct Partial {
+    int count;
+    CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const { return load_partial(pixel, count); }
+  };
+  /// Each input channel as many times as the multiplier says.
+  struct Repeated {
+    int count;
+    const std::int32_t* numbers;
+    CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const {
+      return permute<T>(load_upto(pixel, count), numbers);
+    }
+  };
+
+  template <int kTaps, int kColumns, class Load>
+  CONVOLITH_INLINE static void piece(const T* const* pixels, std::int64_t offset, int stride,
+                                     const T* weight, std::int64_t weight_stride, const Load& read,
+                                     Vec<T> (&sum)[kColumns]) {
+    if (stride != 1) {
+      CONVOLITH_UNROLL(4)
+      for (int t = 0; t < kTaps; ++t) {
+        const Vec<T> w = load(weight + t * weight_stride);
+        CONVOLITH_UNROLL(8)
+        for (int k = 0; k < kColumns; ++k) {
+          sum[k] = multiply_add(read(pixels[k * stride + t] + offset), w, sum[k]);
+        }
+      }
+      return;
+    }
+    Vec<T> w[kTaps];
+    CONVOLITH_UNROLL(4)
+    for (int t = 0; t < kTaps; ++t) w[t] = load(weight + t * weight_stride);
+    CONVOLITH_UNROLL(16)
+    for (int j = 0; j < kColumns + kTaps - 1; ++j) {
+      const Vec<T> x = read(pixels[j] + offset);
+      CONVOLITH_UNROLL(8)
+      for (int k = 0; k < kColumns; ++k) {
+        if (j - k >= 0 && j - k < kTaps) sum[k] = multiply_add(x, w[j - k], sum[k]);
+      }
+    }
+  }
+
+  template <int kColumns, class Load>
+  static void sums(const DepthwiseBlocks<T>& b, std::int64_t offset, std::int64_t c, int lanes,
+                   T* output, const Load& read) {
+    constexpr int kPiece = 4;
+    Vec<T> sum[kColumns], total[kColumns] = {};
+    const Vec<T> bias = b.bias != nullptr ? load_upto(b.bias + c, lanes) : zero<T>();
+    for (int k = 0; k < kColumns; ++k) sum[k] = bias;
+    std::int64_t chain = 0;
+    for (std::int64_t slab = 0; slab < b.slabs; ++slab) {
+      const T* const* pixels = b.pixels + slab * b.slab_pixels;
+      const T* weight = b.weight + b.slab_weights[slab] + c;
+      for (std::int64_t t = 0; t < b.kernel_width; t += kPiece) {
+        if (chain + kPiece > kMaxChain) {
+          for (int k = 0; k < kColumns; ++k) {
+            total[k] = total[k] + sum[k];
+            sum[k] = zero<T>();
+          }
+          chain = 0;
+        }
+        const T* w = weight + t * b.weight_stride;
+        switch (b.kernel_width - t) {
+          case 1: piece<1>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
+          case 2: piece<2>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
+          case 3: piece<3>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
+          default: piece<4>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum);
+        }
+        chain += kPiece;
+      }
+    }
+    for (int k = 0; k < kColumns; ++k) {
+      store_upto<T>(output + k * b.output_column_stride + c,
+                    finished<T>(b.store, sum[k] + total[k]), lanes);
+    }
+  }
+
+  template <int kColumns>
+  struct Columns {
+    static void run(const DepthwiseBlocks<T>& b) {
+      for (std::int64_t block = 0; block < b.blocks; ++block) {
+        const std::int64_t shift = block * b.source_step;
+        T* output = b.output + block * kColumns * b.output_column_stride;
+        for (std::int64_t c = b.channel_begin; c < b.channel_end; c += kLanes<T>) {
+          const std::int64_t left = b.channel_end - c;
+          const int lanes = left < kLanes<T> ? static_cast<int>(left) : kLanes<T>;
+          if (b.multiplier != 1) {
+            std::int32_t numbers[kLanes<T>];
+            std::int32_t number = 0;
+            std::int64_t copy = c % b.multiplier;
+            for (int i = 0; i < kLanes<T>; ++i) {
+              numbers[i] = number;
+              if (++copy == b.multiplier) {
+                copy = 0;
+                ++number;
+              }
+            }
+            const int inputs = numbers[lanes - 1] + 1;
+            sums<kColumns>(b, shift + c / b.multiplier, c, lanes, output,
+                           Repeated{inputs, numbers});
+          } else if (lanes == kLanes<T>) {
+            sums<kColumns>(b, shift + c, c, lanes, output, Whole{});
+          } else {
+            sums<kColumns>(b, shift + c, c, lanes, output, Partial{lanes});
+          }
+        }
+      }
+    }
+  };
+
+  static void dispatch(const DepthwiseBlocks<T>& b) {
+    ForRows<Columns, kDepthwiseAnyColumns>::run(b.columns, b);
+  }
+};
+
+template <class T>
+void depthwise_blocks(const DepthwiseBlocks<T>& b, int kernel) {
+  const bool two = b.stride == 2;
+  switch (kernel) {
+    case 3: return two ? FixedBlocks<T, 3, 2>::dispatch(b) : FixedBlocks<T, 3, 1>::dispatch(b);
+    case 5: return two ? FixedBlocks<T, 5, 2>::dispatch(b) : FixedBlocks<T, 5, 1>::dispatch(b);
+    case 7: return two ? FixedBlocks<T, 7, 2>::dispatch(b) : FixedBlocks<T, 7, 1>::dispatch(b);
+    default: return AnyBlocks<T>::dispatch(b);
+  }
+}
+
+// ---- lanes are pixels ----------------------------------------------------------------------
+
+/// Up to lanes - 1 elements behind the last of a run may be written.
+template <class T>
+CONVOLITH_INLINE void pack_row(const T* row, const PackedRun* runs, std::int64_t run_count,
+                               T* packed) {
+  for (std::int64_t n = 0; n < run_count; ++n) {
+    const PackedRun& run = runs[n];
+    T* to = packed + run.place;
+    if (run.column < 0) {
+      for (std::int64_t i = 0; i < run.count; ++i) to[i] = T(0);
+      continue;
+    }
+    const T* from = row + run.column;
+    if (run.count == 1) {
+      *to = *from;
+    } else if (run.step == 1) {
+      std::int64_t i = 0;
+      for (; i + kLanes<T> <= run.count; i += kLanes<T>) store<T>(to + i, load(from + i));
+      if (i < run.count) {
+        store<T>(to + i, load_partial(from + i, static_cast<int>(run.count - i)));
+      }
+    } else if (run.step == 2) {
+      std::int64_t i = 0;
+      for (; i + kLanes<T> <= run.count; i += kLanes<T>) {
+        store<T>(to + i, load_every_other(from + 2 * i));
+      }
+      if (i < run.count) {
+        const int span = 2 * static_cast<int>(run.count - i) - 1;  // < 2 lanes - 1
+        const int behind = span - (kLanes<T> - 1);
+        const T* p = from + 2 * i;
+        const Vec<T> low = load_upto(p, span);
+        const Vec<T> high =
+            behind > 0 ? load_partial(p + kLanes<T> - 1, behind) : zero<T>();
+        store<T>(to + i, every_other<T>(low, high));
+      }
+    } else {
+      for (std::int64_t i = 0; i < run.count; ++i) to[i] = from[i * run.step];
+    }
+  }
+}
+
+template <class T>
+CONVOLITH_INLINE void store_pixels(const DepthwiseRows<T>& p, T* at, Vec<T> v, int lanes) {
+  v = finished<T>(p.store, v);
+  if (p.output_column_stride == 1) {
+    store_upto<T>(at, v, lanes);
+  } else {
+    store_strided<T>(at, p.output_column_stride, v, lanes);
+  }
+}
+
+constexpr int depthwise_tile_rows(int vectors) {
+  return kManyRegisters ? (vectors == 1 ? 8 : 4) : (vectors == 1 ? 4 : 2);
+}
+
+template <class T, int kKernel, int kStride>
+struct FixedRows {
+  template <int kRows, int kVectors>
+  CONVOLITH_INLINE static void tile(const DepthwiseRows<T>& p, std::int64_t row,
+                                    std::int64_t column, int last) {
+    constexpr int kInRows = (kRows - 1) * kStride + kKernel;
+    const Vec<T> bias = broadcast(p.bias);
+    Vec<T> sum[kRows][kVectors];
+    CONVOLITH_UNROLL(8)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = bias;
+    }
+    for (std::int64_t plane = 0; plane < p.planes; ++plane) {
+      const T* const* rows = p.packed_rows + plane * p.plane_rows + row * kStride;
+      const T* weight = p.weight + p.plane_weights[plane];
+      CONVOLITH_UNROLL(32)
+      for (int i = 0; i < kInRows; ++i) {
+        const T* from = rows[i] + column;
+        CONVOLITH_UNROLL(8)
+        for (int t = 0; t < kKernel; ++t) {
+          Vec<T> x[kVectors];
+          CONVOLITH_UNROLL(2)
+          for (int v = 0; v < kVectors; ++v) x[v] = load(from + p.tap_columns[t] + v * kLanes<T>);
+          CONVOLITH_UNROLL(8)
+          for (int r = 0; r < kRows; ++r) {
+            const int tap_row = i - r * kStride;
+            if (tap_row < 0 || tap_row >= kKernel) continue;
+            const Vec<T> w = broadcast(weight[tap_row * kKernel + t]);
+            CONVOLITH_UNROLL(2)
+            for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(x[v], w, sum[r][v]);
+          }
+        }
+      }
+    }
+    T* output = p.output + row * p.output_row_stride + column * p.output_column_stride;
+    CONVOLITH_UNROLL(8)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) {
+        store_pixels<T>(p, output + r * p.output_row_stride + v * kLanes<T> * p.output_column_stride,
+                        sum[r][v], v == kVectors - 1 ? last : kLanes<T>);
+      }
+    }
+  }
+};
+
+/// Any kernel: rows of the kernel one after the other.
+template <class T>
+struct AnyRows {
+  template <int kRows, int kVectors>
+  static void tile(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last) {
+    Vec<T> sum[kRows][kVectors], total[kRows][kVectors] = {};
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = broadcast(p.bias);
+    }
+    std::int64_t chain = 0;
+    for (std::int64_t plane = 0; plane < p.planes; ++plane) {
+      const T* const* rows = p.packed_rows + plane * p.plane_rows + row * p.stride;
+      const T* weight = p.weight + p.plane_weights[plane];
+      const std::int64_t in_rows = (kRows - 1) * p.stride + p.kernel_height;
+      const std::int64_t inside_begin = (kRows - 1) * p.stride;
+      for (std::int64_t i = 0; i < in_rows; ++i) {
+        if (rows[i] == nullptr) continue;
+        const T* from = rows[i] + column;
+        const bool inside = i >= inside_begin && i < p.kernel_height;
+        for (std::int64_t begin = 0; begin < p.kernel_width; begin += kMaxChain) {
+          const std::int64_t end =
+              p.kernel_width - begin < kMaxChain ? p.kernel_width : begin + kMaxChain;
+          if (chain + end - begin > kMaxChain) {
+            for (int r = 0; r < kRows; ++r) {
+              for (int v = 0; v < kVectors; ++v) {
+                total[r][v] = total[r][v] + sum[r][v];
+                sum[r][v] = zero<T>();
+              }
+            }
+            chain = 0;
+          }
+          chain += end - begin;
+          if (inside) {
+            for (std::int64_t t = begin; t < end; ++t) {
+              Vec<T> x[kVectors];
+              CONVOLITH_UNROLL(2)
+              for (int v = 0; v < kVectors; ++v) {
+                x[v] = load(from + p.tap_columns[t] + v * kLanes<T>);
+              }
+              CONVOLITH_UNROLL(4)
+              for (int r = 0; r < kRows; ++r) {
+                const Vec<T> w = broadcast(weight[(i - r * p.stride) * p.kernel_width + t]);
+                CONVOLITH_UNROLL(2)
+                for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(x[v], w, sum[r][v]);
+              }
+            }
+            continue;
+          }
+          CONVOLITH_UNROLL(4)
+          for (int r = 0; r < kRows; ++r) {
+            const std::int64_t tap_row = i - r * p.stride;
+            if (tap_row < 0 || tap_row >= p.kernel_height) continue;
+            for (std::int64_t t = begin; t < end; ++t) {
+              const Vec<T> w = broadcast(weight[tap_row * p.kernel_width + t]);
+              CONVOLITH_UNROLL(2)
+              for (int v = 0; v < kVectors; ++v) {
+                sum[r][v] = multiply_add(load(from + p.tap_columns[t] + v * kLanes<T>), w,
+                                         sum[r][v]);
+              }
+            }
+          }
+        }
+      }
+    }
+    T* output = p.output + row * p.output_row_stride + column * p.output_column_stride;
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        store_pixels<T>(p, output + r * p.output_row_stride + v * kLanes<T> * p.output_column_stride,
+                        sum[r][v] + total[r][v], v == kVectors - 1 ? last : kLanes<T>);
+      }
+    }
+  }
+};
+
+/// All tiles of the packed rows, of at most kMostRows rows and kVectors vectors.
+template <class T, class Kernel>
+struct RowTiles {
+  template <int kVectors>
+  struct Strip {
+    template <int kRows>
+    struct Rows {
+      static void run(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last) {
+        Kernel::template tile<kRows, kVectors>(p, row, column, last);
+      }
+    };
+  };
+
+  template <int kVectors, int kMostRows>
+  static void strip(const DepthwiseRows<T>& p, std::int64_t column, int last) {
+    std::int64_t tiles = (p.rows + kMostRows - 1) / kMostRows;
+    for (std::int64_t row = 0; row < p.rows; --tiles) {
+      const auto rows = static_cast<int>((p.rows - row + tiles - 1) / tiles);
+      ForRows<Strip<kVectors>::template Rows, kMostRows>::run(rows, p, row, column, last);
+      row += rows;
+    }
+  }
+
+  template <int kRowsOfOne, int kRowsOfTwo>
+  static void run(const DepthwiseRows<T>& p) {
+    for (std::int64_t column = 0; column < p.columns;) {
+      const std::int64_t left = p.columns - column;
+      if (left > kLanes<T>) {
+        const std::int64_t second = left - kLanes<T>;
+        strip<2, kRowsOfTwo>(p, column,
+                             second < kLanes<T> ? static_cast<int>(second) : kLanes<T>);
+        column += 2 * kLanes<T>;
+      } else {
+        strip<1, kRowsOfOne>(p, column, static_cast<int>(left));
+        column += kLanes<T>;
+      }
+    }
+  }
+
+  static void run_fixed(const DepthwiseRows<T>& p) {
+    run<depthwise_tile_rows(1), depthwise_tile_rows(2)>(p);
+  }
+};
+
+template <class T>
+void depthwise_rows(const DepthwiseRows<T>& p, int kernel) {
+  for (std::int64_t i = 0; i < p.planes * p.plane_rows; ++i) {
+    if (p.row_sources[i] < 0) {
+      p.packed_rows[i] = kernel != 0 ? p.zeros : nullptr;
+      continue;
+    }
+    T* packed = p.packed + i * p.packed_stride;
+    pack_row(p.source + p.row_sources[i], p.runs, p.run_count, packed);
+    p.packed_rows[i] = packed;
+  }
+  const bool two = p.stride == 2;
+  switch (kernel) {
+    case 3:
+      return two ? RowTiles<T, FixedRows<T, 3, 2>>::run_fixed(p)
+                 : RowTiles<T, FixedRows<T, 3, 1>>::run_fixed(p);
+    case 5:
+      return two ? RowTiles<T, FixedRows<T, 5, 2>>::run_fixed(p)
+                 : RowTiles<T, FixedRows<T, 5, 1>>::run_fixed(p);
+    case 7:
+      return two ? RowTiles<T, FixedRows<T, 7, 2>>::run_fixed(p)
+                 : RowTiles<T, FixedRows<T, 7, 1>>::run_fixed(p);
+    default: return RowTiles<T, AnyRows<T>>::template run<4, kManyRegisters ? 4 : 2>(p);
+  }
+}
+
+template <class T>
+struct FlatVectors {
+  template <int kVectors>
+  struct Sums {
+    static void run(const DepthwiseFlat<T>& p, std::int64_t first) {
+      Vec<T> sum[kVectors];
+      for (int v = 0; v < kVectors; ++v) sum[v] = broadcast(p.bias);
+      for (std::int64_t t = 0; t < p.taps; ++t) {
+        const Vec<T> w = broadcast(p.weight[t]);
+        const T* from = p.packed + p.tap_places[t] + first * kLanes<T>;
+        CONVOLITH_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) {
+          sum[v] = multiply_add(load(from + v * kLanes<T>), w, sum[v]);
+        }
+      }
+      // A vector may write beyond what it keeps, where the next one writes after it.
+      for (int v = 0; v < kVectors; ++v) {
+        const std::int64_t left = p.outputs - p.places[first + v];
+        store_upto<T>(p.output + p.places[first + v],
+                      permute<T>(finished<T>(p.store, sum[v]), p.lanes + (first + v) * kLanes<T>),
+                      left < kLanes<T> ? static_cast<int>(left) : kLanes<T>);
+      }
+    }
+  };
+};
+
+template <class T>
+void depthwise_flat(const DepthwiseFlat<T>& p) {
+  for (std::int64_t i = 0; i < p.row_count; ++i) {
+    T* packed = p.packed + p.row_places[i];
+    if (p.row_sources[i] >= 0) {
+      pack_row(p.source + p.row_sources[i], p.runs, p.run_count, packed);
+    }
+  }
+  constexpr int kMost = 4;
+  for (std::int64_t first = 0; first < p.vectors; first += kMost) {
+    const std::int64_t left = p.vectors - first;
+    ForRows<FlatVectors<T>::template Sums, kMost>::run(
+        left < kMost ? static_cast<int>(left) : kMost, p, first);
+  }
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

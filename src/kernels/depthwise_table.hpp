@@ -1,0 +1,110 @@
+#pragma once
+
+// The depthwise kernels' part of the table.
+
+#include <cstdint>
+
+namespace convolith {
+
+/// What becomes of a finished sum, after the bias it began with.
+template <class T>
+struct SumStore {
+  bool clamp;
+  T least, greatest;
+};
+
+/// Lanes are channels. A block is a grid of rows x columns outputs; its inputs are listed as
+/// pointers to pixels, so that padding, dilation and borders cost nothing. Blocks follow one
+/// another along a row.
+template <class T>
+struct DepthwiseBlocks {
+  /// [slab][row][column], of the first block. With a fixed kernel a slab is a plane of the kernel
+  /// and neighbouring outputs lie `stride` pixels apart; else it is one row of the kernel, for
+  /// one row of outputs.
+  const T* const* pixels;
+  std::int64_t slab_pixels;
+  const std::int64_t* slab_weights;  ///< offsets of the slabs' weights
+  std::int64_t slabs;
+  int stride;
+  std::int64_t kernel_width;
+  int rows, columns;         ///< outputs of a block
+  std::int64_t blocks;
+  std::int64_t source_step;  ///< between the inputs of neighbouring blocks
+  const T* weight;           ///< [tap][channel of the output]
+  std::int64_t weight_stride;
+  const T* bias;             ///< null: none
+  T* output;
+  std::int64_t output_row_stride, output_column_stride;
+  std::int64_t channel_begin, channel_end;
+  std::int64_t multiplier;   ///< output channels for each input channel
+  SumStore<T> store;
+};
+
+/// packed[place + i] = row[column + i * step] for i < count
+struct PackedRun {
+  std::int64_t place, column, step, count;
+};
+
+/// Lanes are pixels of a row. Rows of the source are packed with their padding, the columns of
+/// one residue of the stride together, so that all loads are of whole vectors; then output rows
+/// are summed, several at a time.
+template <class T>
+struct DepthwiseRows {
+  const T* source;                   ///< of the sample and channel
+  const std::int64_t* row_sources;   ///< [plane][row]; -1: zeros
+  std::int64_t planes, plane_rows;   ///< taps of the depth, and rows that are packed for each
+  const PackedRun* runs;             ///< a column of -1: zeros
+  std::int64_t run_count;
+  T* packed;                         ///< [plane][row][packed_stride]
+  std::int64_t packed_stride;
+  const T** packed_rows;             ///< room for plane_rows * planes pointers
+  const T* zeros;                    ///< a packed row of them
+  std::int64_t kernel_height, kernel_width;
+  const std::int64_t* tap_columns;   ///< of a kernel row's taps in a packed row
+  const std::int64_t* plane_weights; ///< offsets of the planes' weights
+  int stride;                        ///< packed rows from one output row to the next
+  const T* weight;
+  T bias;
+  T* output;
+  std::int64_t output_row_stride, output_column_stride;
+  std::int64_t rows, columns;
+  SumStore<T> store;
+};
+
+/// A narrow plane, packed and flattened: output i is the sum over the taps of
+/// packed[tap_places[t] + i]. Lanes that belong to no column are squeezed out.
+template <class T>
+struct DepthwiseFlat {
+  const T* source;
+  const std::int64_t* row_sources;  ///< -1: zeros
+  const std::int64_t* row_places;
+  std::int64_t row_count;
+  const PackedRun* runs;
+  std::int64_t run_count;
+  T* packed;
+  const std::int64_t* tap_places;
+  std::int64_t taps;
+  const T* weight;
+  T bias;
+  T* output;
+  std::int64_t vectors, outputs;
+  const std::int32_t* lanes;   ///< [vector][lane]: the one that goes there
+  const std::int32_t* places;  ///< in the output, of each vector's first lane
+  SumStore<T> store;
+};
+
+/// Kernel extents with code of their own: squares of three, five and seven, strides 1 and 2.
+template <class T>
+struct DepthwiseKernels {
+  int block_rows[3];  ///< most rows of a block, for 3, 5 and 7
+  int block_columns;  ///< most columns of any block
+  /// `kernel` is the extent of a fixed kernel, or 0 for any.
+  void (*blocks)(const DepthwiseBlocks<T>& blocks, int kernel);
+  void (*rows)(const DepthwiseRows<T>& rows, int kernel);
+  void (*flat)(const DepthwiseFlat<T>& flat);
+};
+
+/// Most columns of blocks of any kernel.
+inline constexpr int kDepthwiseAnyColumns = 8;
+
+}  // namespace convolith
