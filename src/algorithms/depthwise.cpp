@@ -6,16 +6,16 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "arithmetic.hpp"
 #include "convolith/algorithm.hpp"
 #include "epilogue.hpp"
+#include "kernels/depthwise_table.hpp"
+#include "packed_rows.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
-#include "taps.hpp"
 #include "tolerance.hpp"
 
 namespace convolith {
@@ -27,116 +27,23 @@ bool is_adjoint(const ConvProblem& problem) {
   return problem.direction == Direction::backward_input;
 }
 
-/// One axis of a phase, as kernels without dilation see it. Destinations fall into classes
-/// a, a + classes, a + 2 classes, ...; those of a class read sources `gap` apart, neighbours
-/// `stride` steps of the gap from each other.
-class DenseAxis {
- public:
-  DenseAxis(const AxisPhase& phase, std::int64_t extent, PaddingMode mode)
-      : phase_(phase), extent_(extent), mode_(mode) {
-    const auto taps = static_cast<std::int64_t>(phase.taps.size());
-    gap_ = taps > 1 ? phase.taps[1].offset - phase.taps[0].offset : 1;
-    const std::int64_t common = std::gcd(gap_, phase.source_step);
-    classes_ = gap_ / common;
-    stride_ = phase.source_step / common;
-    shared_ = stride_ <= taps;
-    if (!shared_) stride_ = taps;
-  }
-
-  std::int64_t taps() const noexcept { return static_cast<std::int64_t>(phase_.taps.size()); }
-  std::int64_t classes() const noexcept { return std::min(classes_, phase_.count); }
-  std::int64_t class_step() const noexcept { return classes_; }
-  std::int64_t count(std::int64_t a) const noexcept {
-    return divide_up(phase_.count - a, classes_);
-  }
-  /// Steps from one destination of a class to the next; as many as there are taps where
-  /// neighbours share none.
-  std::int64_t stride() const noexcept { return stride_; }
-  bool shared() const noexcept { return shared_; }
-  std::int64_t extent() const noexcept { return extent_; }
-  const AxisPhase& phase() const noexcept { return phase_; }
-
-  /// Steps that `destinations` neighbours of a class read.
-  std::int64_t steps(std::int64_t destinations) const noexcept {
-    return destinations == 0 || taps() == 0 ? 0 : (destinations - 1) * stride_ + taps();
-  }
-
-  /// Coordinate, padding counted, of a step of the destinations from `first` on.
-  std::int64_t coordinate(std::int64_t first, std::int64_t step) const noexcept {
-    std::int64_t tap = step;
-    if (!shared_) {
-      first += step / taps() * classes_;
-      tap = step % taps();
-    }
-    return first * phase_.source_step + tap * gap_ + phase_.taps[0].offset;
-  }
-
-  /// The source at that step, or -1 for zero.
-  std::int64_t source(std::int64_t first, std::int64_t step) const noexcept {
-    return padded_source(coordinate(first, step), extent_, mode_);
-  }
-
-  /// Whether the coordinates of all the steps of `destinations` neighbours exist.
-  bool inside(std::int64_t first, std::int64_t destinations) const noexcept {
-    const std::int64_t last = first + (destinations - 1) * classes_;
-    return taps() > 0 && coordinate(first, 0) >= 0 &&
-           last * phase_.source_step + phase_.taps.back().offset < extent_;
-  }
-
- private:
-  AxisPhase phase_;
-  std::int64_t extent_;
-  PaddingMode mode_;
-  std::int64_t gap_, classes_, stride_;
-  bool shared_;
-};
-
-/// Neighbours of a class: destinations first, first + class_step, ... of an axis.
-struct Strip {
-  std::int64_t first, count;
-};
-
-/// A class's destinations in strips of at most `most`, none much shorter than the others.
-std::vector<Strip> strips(const DenseAxis& axis, std::int64_t most) {
-  std::vector<Strip> result;
-  for (std::int64_t a = 0; a < axis.classes(); ++a) {
-    const std::int64_t count = axis.count(a);
-    const auto parts = static_cast<int>(divide_up(count, most));
-    for (int part = 0; part < parts; ++part) {
-      const Range range = Range::share(count, part, parts);
-      result.push_back({a + range.begin * axis.class_step(), range.end - range.begin});
-    }
-  }
-  return result;
-}
-
 /// What a phase needs in either layout.
 template <class T>
-struct PhasePlan {
-  Phase phase;
-  DenseAxis depth, height, width;
-  std::int64_t packed_begin;  ///< of its weights, in elements
-  int kernel;                 ///< extent of a fixed kernel, or 0
-  int block_rows;
+struct PhasePlan : DensePhase {
+  using DensePhase::DensePhase;
 
-  PhasePlan(const Phase& p, const std::array<std::int64_t, kSpatialAxes>& extents, PaddingMode mode)
-      : phase(p),
-        depth(p.axes[0], extents[0], mode),
-        height(p.axes[1], extents[1], mode),
-        width(p.axes[2], extents[2], mode) {}
-
-  std::int64_t plane_taps() const noexcept { return height.taps() * width.taps(); }
+  std::int64_t packed_begin = 0;  ///< of its weights, in elements
+  int kernel = 0;                 ///< extent of a fixed kernel, or 0
+  std::int64_t block_rows = 1;
 
   /// Whether height and width are those of a kernel with code of its own.
   void choose_kernel(const DepthwiseKernels<T>& kernels, bool with_width) {
-    kernel = 0;
-    block_rows = 1;
     const std::int64_t taps = height.taps();
     if (width.taps() != taps || (taps != 3 && taps != 5 && taps != 7)) return;
-    if (!height.shared() || height.stride() > 2) return;
+    if (!height.shared() || height.stride() > 2 || phase.taps() > kMaxChain) return;
     if (with_width && (!width.shared() || width.stride() != height.stride())) return;
     kernel = static_cast<int>(taps);
-    block_rows = kernels.block_rows[(taps - 3) / 2];
+    block_rows = kernels.roll_rows[(taps - 3) / 2];
   }
 };
 
@@ -216,9 +123,9 @@ class Depthwise : public Execution {
 template <class T>
 class DepthwiseChannelsLast final : public Depthwise<T> {
   using Base = Depthwise<T>;
-  using Base::adjoint_, Base::channels_, Base::kernels_, Base::multiplier_, Base::plans_,
-      Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_, Base::table_,
-      Base::threads_, Base::zeros_, Base::zeros_begin_;
+  using Base::adjoint_, Base::channels_, Base::destination_, Base::kernels_, Base::multiplier_,
+      Base::plans_, Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_,
+      Base::table_, Base::threads_, Base::zeros_, Base::zeros_begin_;
 
  public:
   DepthwiseChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
@@ -231,15 +138,19 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
       plan.packed_begin = zeros_begin_;
       zeros_begin_ += plan.phase.taps() * weight_stride_;
       if (multiplier_ == 1 && channels_ >= lanes) plan.choose_kernel(kernels_, true);
-      else plan.kernel = 0, plan.block_rows = 1;
       Tiles tiles;
       tiles.rows = strips(plan.height, plan.block_rows);
-      tiles.blocks = row_blocks(plan);
-      const std::int64_t columns = plan.width.steps(most_columns(plan));
-      tiles.slabs = plan.kernel != 0 ? plan.depth.taps() : plan.depth.taps() * plan.height.taps();
-      tiles.slab_pixels = plan.kernel != 0 ? plan.height.steps(plan.block_rows) * columns : columns;
-      most_pixels_ = std::max(most_pixels_, tiles.slabs * tiles.slab_pixels);
-      most_slabs_ = std::max(most_slabs_, tiles.slabs);
+      if (plan.kernel != 0) {
+        list_columns(plan, tiles);
+        most_pointers_ = std::max(most_pointers_,
+                                  plan.depth.taps() * plan.height.steps(plan.block_rows));
+        most_columns_ = std::max(most_columns_, static_cast<std::int64_t>(tiles.columns.size()));
+      } else {
+        tiles.blocks = row_blocks(plan);
+        most_pointers_ = std::max(most_pointers_, plan.depth.taps() * plan.height.taps() *
+                                                      plan.width.steps(kDepthwiseColumns));
+      }
+      most_slabs_ = std::max(most_slabs_, plan.depth.taps() * plan.height.taps());
       units += problem.batch * plan.phase.axes[0].count *
                static_cast<std::int64_t>(tiles.rows.size());
       tiles_.push_back(std::move(tiles));
@@ -306,8 +217,9 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   };
   struct Tiles {
     std::vector<Strip> rows;
-    std::vector<Blocks> blocks;
-    std::int64_t slabs, slab_pixels;
+    std::vector<Blocks> blocks;         ///< for kernels of any extent
+    std::vector<std::int64_t> columns;  ///< of the source for every step of every class, or -1
+    std::vector<std::int64_t> class_columns;  ///< where those of a class begin
   };
   struct Call {
     Maps<T> source, output;
@@ -316,15 +228,22 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     const T* packed;
   };
 
-  std::int64_t most_columns(const PhasePlan<T>& plan) const noexcept {
-    return plan.kernel != 0 ? kernels_.block_columns : kDepthwiseAnyColumns;
+  void list_columns(const PhasePlan<T>& plan, Tiles& tiles) const {
+    const DenseAxis& width = plan.width;
+    for (std::int64_t a = 0; a < width.classes(); ++a) {
+      tiles.class_columns.push_back(static_cast<std::int64_t>(tiles.columns.size()));
+      const std::int64_t steps = width.steps(width.count(a));
+      for (std::int64_t j = 0; j < steps; ++j) tiles.columns.push_back(width.source(a, j));
+      // The last outputs take as many steps as the others.
+      tiles.columns.insert(tiles.columns.end(), static_cast<std::size_t>(width.stride() - 1), -1);
+    }
   }
 
   std::vector<Blocks> row_blocks(const PhasePlan<T>& plan) const {
     std::vector<Blocks> result;
     const DenseAxis& width = plan.width;
     bool last_inside = false;
-    for (const Strip& strip : strips(width, most_columns(plan))) {
+    for (const Strip& strip : strips(width, kDepthwiseColumns)) {
       const bool inside = width.inside(strip.first, strip.count);
       if (inside && last_inside && result.back().columns == strip.count &&
           strip.first == result.back().first +
@@ -339,118 +258,178 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   std::size_t thread_bytes() const noexcept {
-    return aligned_bytes<const T*>(most_pixels_) + aligned_bytes<std::int64_t>(most_slabs_);
+    return aligned_bytes<const T*>(most_pointers_) + aligned_bytes<std::int64_t>(most_slabs_) +
+           aligned_bytes<const std::int64_t*>(most_pointers_) +
+           2 * aligned_bytes<std::int64_t>(most_columns_);
+  }
+
+  /// A thread's part of the workspace.
+  struct Lists {
+    const T** pointers;                  ///< to pixels, or to rows
+    std::int64_t* weights;               ///< offsets
+    const std::int64_t** row_columns;
+    std::int64_t* columns;               ///< offsets of pixels from the begin of a row
+    std::int64_t* no_columns;            ///< zeros
+  };
+
+  Lists lists_in(std::byte* scratch) const noexcept {
+    Lists lists{};
+    lists.pointers = reinterpret_cast<const T**>(scratch);
+    scratch += aligned_bytes<const T*>(most_pointers_);
+    lists.weights = reinterpret_cast<std::int64_t*>(scratch);
+    scratch += aligned_bytes<std::int64_t>(most_slabs_);
+    lists.row_columns = reinterpret_cast<const std::int64_t**>(scratch);
+    scratch += aligned_bytes<const std::int64_t*>(most_pointers_);
+    lists.columns = reinterpret_cast<std::int64_t*>(scratch);
+    lists.no_columns = reinterpret_cast<std::int64_t*>(
+        scratch + aligned_bytes<std::int64_t>(most_columns_));
+    return lists;
   }
 
   void run_part(const Call& call, int row_part, const Range& channels,
                 std::byte* scratch) const noexcept {
+    const Lists lists = lists_in(scratch);
     for (std::size_t n = 0; n < plans_.size(); ++n) {
       const PhasePlan<T>& plan = plans_[n];
       const Tiles& tiles = tiles_[n];
+      for (std::size_t j = 0; j < tiles.columns.size(); ++j) {
+        lists.columns[j] =
+            tiles.columns[j] < 0 ? -1 : tiles.columns[j] * call.source.pixel_stride;
+        lists.no_columns[j] = 0;
+      }
       const auto rows = static_cast<std::int64_t>(tiles.rows.size());
       const std::int64_t planes = plan.phase.axes[0].count;
       const Range units = Range::share(problem_.batch * planes * rows, row_part, row_parts_);
       for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
-        run_rows(call, plan, tiles, unit / rows / planes, unit / rows % planes,
-                 tiles.rows[unit % rows], channels, scratch);
+        const std::int64_t sample = unit / rows / planes;
+        const std::int64_t d = unit / rows % planes;
+        const Strip& strip = tiles.rows[unit % rows];
+        if (plan.kernel != 0) {
+          roll(call, plan, tiles, sample, d, strip, channels, lists);
+        } else {
+          run_blocks(call, plan, tiles, sample, d, strip.first, channels, lists);
+        }
+        if (second_pass_) finish(call, plan, sample, d, strip, channels);
       }
     }
   }
 
-  void run_rows(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles,
-                std::int64_t sample, std::int64_t d, const Strip& rows, const Range& channels,
-                std::byte* scratch) const noexcept {
-    auto* pixels = reinterpret_cast<const T**>(scratch);
-    auto* slab_weights =
-        reinterpret_cast<std::int64_t*>(scratch + aligned_bytes<const T*>(most_pixels_));
+  /// The row of the source under step i of the output rows from `first` on; null in zero padding.
+  const T* source_row(const Call& call, const PhasePlan<T>& plan, std::int64_t sample,
+                      std::int64_t source_plane, std::int64_t first,
+                      std::int64_t i) const noexcept {
+    const std::int64_t h = plan.height.source(first, i);
+    if (h < 0) return nullptr;
+    return call.source.sample(sample, 0) +
+           (source_plane * source_pixels_[1] + h) * source_pixels_[2] * call.source.pixel_stride;
+  }
+
+  void roll(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles, std::int64_t sample,
+            std::int64_t d, const Strip& rows, const Range& channels,
+            const Lists& lists) const noexcept {
+    const auto& axes = plan.phase.axes;
+    DepthwiseRoll<T> p{};
+    p.rows = lists.pointers;
+    p.row_columns = lists.row_columns;
+    p.columns = lists.columns;
+    p.plane_rows = plan.height.steps(rows.count);
+    p.plane_weights = lists.weights;
+    std::int64_t listed = 0;
+    for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
+      const std::int64_t plane = plan.depth.source(d, z);
+      if (plane < 0) continue;
+      lists.weights[p.planes++] = z * plan.plane_taps() * weight_stride_;
+      for (std::int64_t i = 0; i < p.plane_rows; ++i) {
+        const T* row = source_row(call, plan, sample, plane, rows.first, i);
+        lists.pointers[listed] = row != nullptr ? row : call.packed + zeros_begin_;
+        lists.row_columns[listed++] = row != nullptr ? lists.columns : lists.no_columns;
+      }
+    }
+    p.stride = static_cast<int>(plan.width.stride());
+    p.output_rows = static_cast<int>(rows.count);
+    p.weight = call.packed + plan.packed_begin;
+    p.weight_stride = weight_stride_;
+    p.bias = call.bias;
+    p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2] *
+                          call.output.pixel_stride;
+    p.output_column_stride = plan.width.class_step() * axes[2].step * call.output.pixel_stride;
+    p.channel_begin = channels.begin;
+    p.channel_end = channels.end;
+    p.store = store_;
+    for (std::int64_t a = 0; a < plan.width.classes(); ++a) {
+      p.first_column = tiles.class_columns[a];
+      p.output_columns = plan.width.count(a);
+      p.output = call.output.sample(sample, 0) +
+                 this->destination_pixel(plan, d, rows.first, a) * call.output.pixel_stride;
+      kernels_.roll(p, plan.kernel);
+    }
+  }
+
+  void run_blocks(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles,
+                  std::int64_t sample, std::int64_t d, std::int64_t row, const Range& channels,
+                  const Lists& lists) const noexcept {
     const auto& axes = plan.phase.axes;
     const std::int64_t column_step = plan.width.class_step();
-
     DepthwiseBlocks<T> b{};
-    b.pixels = pixels;
-    b.slab_weights = slab_weights;
+    b.pixels = lists.pointers;
+    b.slab_weights = lists.weights;
     b.stride = static_cast<int>(plan.width.stride());
     b.kernel_width = plan.width.taps();
-    b.rows = static_cast<int>(rows.count);
     b.weight = call.packed + plan.packed_begin;
     b.weight_stride = weight_stride_;
     b.bias = call.bias;
-    b.output_row_stride = plan.height.class_step() * axes[1].step *
-                          (adjoint_ ? problem_.windows[2].input : problem_.windows[2].output) *
-                          call.output.pixel_stride;
     b.output_column_stride = column_step * axes[2].step * call.output.pixel_stride;
     b.channel_begin = channels.begin;
     b.channel_end = channels.end;
     b.multiplier = multiplier_;
     b.store = store_;
-    // A pixel of zeros does not move on from block to block.
-    const bool movable = plan.kernel == 0 || plan.height.inside(rows.first, rows.count);
-    for (const Blocks& all : tiles.blocks) {
-      b.columns = all.columns;
-      b.blocks = movable ? all.blocks : 1;
-      b.source_step = all.columns * column_step * axes[2].source_step * call.source.pixel_stride;
-      for (std::int64_t n = 0; n < all.blocks; n += b.blocks) {
-        const std::int64_t first = all.first + n * all.columns * column_step;
-        list_pixels(call, plan, sample, d, rows, first, pixels, slab_weights, b);
-        b.output = call.output.sample(sample, 0) +
-                   this->destination_pixel(plan, d, rows.first, first) * call.output.pixel_stride;
-        kernels_.blocks(b, plan.kernel);
+    for (const Blocks& blocks : tiles.blocks) {
+      b.columns = blocks.columns;
+      b.blocks = blocks.blocks;
+      b.source_step =
+          blocks.columns * column_step * axes[2].source_step * call.source.pixel_stride;
+      b.slab_pixels = plan.width.steps(b.columns);
+      b.slabs = 0;
+      const T** pixels = lists.pointers;
+      for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
+        const std::int64_t plane = plan.depth.source(d, z);
+        if (plane < 0) continue;
+        for (std::int64_t i = 0; i < plan.height.taps(); ++i) {
+          const T* line = source_row(call, plan, sample, plane, row, i);
+          if (line == nullptr) continue;
+          lists.weights[b.slabs++] =
+              (z * plan.plane_taps() + i * plan.width.taps()) * weight_stride_;
+          for (std::int64_t j = 0; j < b.slab_pixels; ++j) {
+            const std::int64_t w = plan.width.source(blocks.first, j);
+            *pixels++ = w < 0 ? call.packed + zeros_begin_ : line + w * call.source.pixel_stride;
+          }
+        }
       }
-    }
-    if (!second_pass_) return;
-    for (std::int64_t r = 0; r < rows.count; ++r) {
-      const std::int64_t pixel =
-          this->destination_pixel(plan, d, rows.first + r * plan.height.class_step(), 0);
-      TileEpilogue<T> rest = call.epilogue.tile(sample, channels.begin, pixel, axes[2].step);
-      rest.bias_axis = BiasAxis::none;
-      table_.epilogue(rest, static_cast<int>(axes[2].count),
-                      static_cast<int>(channels.end - channels.begin),
-                      call.output.sample(sample, channels.begin) + pixel * call.output.pixel_stride,
-                      axes[2].step * call.output.pixel_stride, 1);
+      b.output = call.output.sample(sample, 0) +
+                 this->destination_pixel(plan, d, row, blocks.first) * call.output.pixel_stride;
+      kernels_.blocks(b);
     }
   }
 
-  /// The pixels under a block that begins at column `first`, slab by slab. Those in zero padding are a pixel of
-  /// zeros; kernels of any extent leave out rows that are.
-  void list_pixels(const Call& call, const PhasePlan<T>& plan, std::int64_t sample, std::int64_t d,
-                   const Strip& rows, std::int64_t first, const T** pixels,
-                   std::int64_t* slab_weights, DepthwiseBlocks<T>& b) const noexcept {
-    const std::int64_t columns = plan.width.steps(b.columns);
-    const std::int64_t lines = plan.height.steps(rows.count);
-    const T* zeros = call.packed + zeros_begin_;
-    const T* base = call.source.sample(sample, 0);
-    const auto list_row = [&](const T* line) {
-      for (std::int64_t j = 0; j < columns; ++j) {
-        const std::int64_t w = plan.width.source(first, j);
-        *pixels++ = line == nullptr || w < 0 ? zeros : line + w * call.source.pixel_stride;
-      }
-    };
-    b.slabs = 0;
-    b.slab_pixels = plan.kernel != 0 ? lines * columns : columns;
-    for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
-      const std::int64_t plane = plan.depth.coordinate(d, z);
-      const std::int64_t source_plane =
-          padded_source(plane, source_pixels_[0], problem_.padding_mode);
-      if (source_plane < 0) continue;
-      for (std::int64_t i = 0; i < lines; ++i) {
-        const std::int64_t h = plan.height.source(rows.first, i);
-        const T* line = h < 0 ? nullptr
-                              : base + (source_plane * source_pixels_[1] + h) * source_pixels_[2] *
-                                           call.source.pixel_stride;
-        if (plan.kernel == 0) {
-          if (line == nullptr) continue;
-          slab_weights[b.slabs++] =
-              (z * plan.plane_taps() + i * plan.width.taps()) * weight_stride_;
-        }
-        list_row(line);
-      }
-      if (plan.kernel != 0) slab_weights[b.slabs++] = z * plan.plane_taps() * weight_stride_;
+  /// What of the epilogue the kernels leave.
+  void finish(const Call& call, const PhasePlan<T>& plan, std::int64_t sample, std::int64_t d,
+              const Strip& rows, const Range& channels) const noexcept {
+    const AxisPhase& width = plan.phase.axes[2];
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+      const std::int64_t pixel =
+          this->destination_pixel(plan, d, rows.first + r * plan.height.class_step(), 0);
+      TileEpilogue<T> rest = call.epilogue.tile(sample, channels.begin, pixel, width.step);
+      rest.bias_axis = BiasAxis::none;
+      table_.epilogue(rest, static_cast<int>(width.count),
+                      static_cast<int>(channels.end - channels.begin),
+                      call.output.sample(sample, channels.begin) + pixel * call.output.pixel_stride,
+                      width.step * call.output.pixel_stride, 1);
     }
   }
 
   std::int64_t weight_stride_;
   std::vector<Tiles> tiles_;  ///< of each phase
-  std::int64_t most_pixels_ = 0, most_slabs_ = 0;
+  std::int64_t most_pointers_ = 0, most_slabs_ = 0, most_columns_ = 0;
   int channel_parts_ = 1, row_parts_ = 1;
 };
 
@@ -471,11 +450,12 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
       zeros_begin_ += plan.phase.taps() * channels_;
       plan.choose_kernel(kernels_, false);
       Tiles tiles;
-      tiles.flat = plan_flat(plan, tiles);
-      if (!tiles.flat) plan_rows(plan, packed_most, tiles);
+      tiles.flat = flat_plane(plan, table_.lanes);
+      tiles.packed_elements = tiles.flat.elements;
+      if (tiles.flat.elements == 0) plan_rows(plan, packed_most, tiles);
       packed_elements_ = std::max(packed_elements_, tiles.packed_elements);
       packed_rows_ = std::max(packed_rows_, tiles.packed_rows);
-      zeros_ = std::max(zeros_, tiles.packed_stride + 2 * table_.lanes);
+      zeros_ = std::max(zeros_, tiles.packing.stride + 2 * table_.lanes);
       tiles_.push_back(std::move(tiles));
     }
   }
@@ -508,7 +488,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
       for (std::size_t n = 0; n < plans_.size(); ++n) {
         const std::int64_t pieces = tiles_[n].pieces();
         const Range units = Range::share(problem_.batch * channels_ * pieces, thread, team);
-        if (tiles_[n].flat) {
+        if (tiles_[n].flat.elements > 0) {
           run_flat(call, plans_[n], tiles_[n], units, scratch);
         } else {
           run_rows(call, plans_[n], tiles_[n], units, scratch);
@@ -525,24 +505,15 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     std::int64_t planes, plane_rows;
     std::size_t sources, weights;  ///< where its entries begin
   };
-  struct ColumnBlock {
-    std::int64_t begin, count;
-    std::size_t runs, run_count;
-  };
   struct Tiles {
-    bool flat = false;
+    FlatPlane flat;  ///< in place of all that follows, if it has elements
+    RowPacking packing;
     std::vector<RowBlock> rows;
-    std::vector<ColumnBlock> columns;
     std::vector<std::int64_t> row_sources, plane_weights;
-    std::vector<PackedRun> runs;
-    std::vector<std::int64_t> tap_columns;
-    std::int64_t packed_stride = 0, packed_elements = 0, packed_rows = 0;
-    // of a flat plane
-    std::vector<std::int64_t> row_places;
-    std::vector<std::int32_t> lanes, places;
+    std::int64_t packed_elements = 0, packed_rows = 0;
 
     std::int64_t pieces() const noexcept {
-      return flat ? 1 : static_cast<std::int64_t>(rows.size() * columns.size());
+      return flat.elements > 0 ? 1 : static_cast<std::int64_t>(rows.size() * packing.blocks.size());
     }
   };
   struct Call {
@@ -552,98 +523,13 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     const T* packed;
   };
 
-  /// Columns of one residue of the stride: source columns first + n * stride for n < count stand
-  /// at packed[place + n].
-  struct Residue {
-    std::int64_t number, place, count;
-  };
-
-  /// The residues that the taps of a row of `columns` outputs read, and the places of the taps.
-  std::vector<Residue> residues(const PhasePlan<T>& plan, std::int64_t columns,
-                                std::int64_t slack, std::vector<std::int64_t>& tap_columns,
-                                std::int64_t& stride) const {
-    const AxisPhase& width = plan.phase.axes[2];
-    std::vector<Residue> result;
-    const auto relative = [&](const AxisPhase::Tap& tap) {
-      return tap.offset - width.taps[0].offset;
-    };
-    for (const AxisPhase::Tap& tap : width.taps) {
-      const std::int64_t number = relative(tap) % width.source_step;
-      const std::int64_t count = columns + relative(tap) / width.source_step;
-      auto found = std::find_if(result.begin(), result.end(),
-                                [&](const Residue& r) { return r.number == number; });
-      if (found == result.end()) found = result.insert(found, {number, 0, 0});
-      found->count = std::max(found->count, count);
-    }
-    stride = 0;
-    for (Residue& residue : result) {
-      residue.place = stride;
-      stride += residue.count + slack;
-    }
-    tap_columns.clear();
-    for (const AxisPhase::Tap& tap : width.taps) {
-      const auto found = std::find_if(result.begin(), result.end(), [&](const Residue& r) {
-        return r.number == relative(tap) % width.source_step;
-      });
-      tap_columns.push_back(found->place + relative(tap) / width.source_step);
-    }
-    return result;
-  }
-
-  /// Inner columns first: they may be written beyond their end.
-  void list_runs(const PhasePlan<T>& plan, const Residue& residue, std::int64_t first_output,
-                 std::int64_t count, std::vector<PackedRun>& runs) const {
-    const AxisPhase& width = plan.phase.axes[2];
-    const std::int64_t extent = source_pixels_[2];
-    const std::int64_t step = width.source_step;
-    const std::int64_t first = first_output * step + width.taps[0].offset + residue.number;
-    const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-first, step), 0, count);
-    const std::int64_t end = std::clamp<std::int64_t>(divide_up(extent - first, step), begin, count);
-    if (begin < end) runs.push_back({residue.place + begin, first + begin * step, step, end - begin});
-    const auto border = [&](std::int64_t from, std::int64_t to) {
-      if (problem_.padding_mode == PaddingMode::zeros) {
-        if (from < to) runs.push_back({residue.place + from, -1, 1, to - from});
-        return;
-      }
-      for (std::int64_t n = from; n < to; ++n) {
-        const std::int64_t column =
-            padded_source(first + n * step, extent, problem_.padding_mode);
-        runs.push_back({residue.place + n, column, 1, 1});
-      }
-    };
-    border(end, count);
-    border(0, begin);
-  }
-
   void plan_rows(const PhasePlan<T>& plan, std::int64_t packed_most, Tiles& tiles) const {
     const DenseAxis& height = plan.height;
-    const std::int64_t lanes = table_.lanes;
-    const std::int64_t all_columns = plan.phase.axes[2].count;
-    constexpr std::int64_t kMostColumns = 4096;
-    const auto column_blocks = static_cast<int>(divide_up(all_columns, kMostColumns));
-    const std::int64_t most_columns = divide_up(all_columns, column_blocks);
-    if (plan.phase.taps() > 0) {
-      const std::vector<Residue> found =
-          residues(plan, most_columns, lanes, tiles.tap_columns, tiles.packed_stride);
-      for (int n = 0; n < column_blocks; ++n) {
-        const Range range = Range::share(all_columns, n, column_blocks);
-        const std::size_t runs = tiles.runs.size();
-        for (const Residue& residue : found) {
-          list_runs(plan, residue, range.begin,
-                    residue.count - (most_columns - (range.end - range.begin)), tiles.runs);
-        }
-        tiles.columns.push_back(
-            {range.begin, range.end - range.begin, runs, tiles.runs.size() - runs});
-      }
-    } else {
-      tiles.columns.push_back({0, all_columns, 0, 0});
-    }
-    tiles.packed_stride = round_up(tiles.packed_stride, lanes);
-
-    // As many output rows as fit with what they read, halved until the threads have enough.
+    tiles.packing = row_packing(plan, table_.lanes);
+    // As many output rows as fit with what they read.
     const std::int64_t planes = std::max<std::int64_t>(1, plan.depth.taps());
     const std::int64_t fitting =
-        packed_most / std::max<std::int64_t>(1, planes * tiles.packed_stride);
+        packed_most / std::max<std::int64_t>(1, planes * tiles.packing.stride);
     std::int64_t most_rows = std::max<std::int64_t>(
         plan.block_rows, height.stride() > 0 ? (fitting - height.taps()) / height.stride() : 64);
     std::vector<Strip> row_strips = strips(height, most_rows);
@@ -666,70 +552,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
         tiles.rows.push_back(block);
       }
     }
-    tiles.packed_elements = tiles.packed_rows * tiles.packed_stride + 2 * lanes;
-  }
-
-  /// Whether the plane is so narrow that its rows do better one behind the other.
-  bool plan_flat(const PhasePlan<T>& plan, Tiles& tiles) const {
-    constexpr std::int64_t kMostTaps = 64;
-    const auto& axes = plan.phase.axes;
-    const std::int64_t lanes = table_.lanes;
-    if (plan.phase.taps() == 0 || plan.phase.taps() > kMostTaps) return false;
-    if (axes[0].count != 1 || plan.depth.taps() != 1 || !plan.phase.dense()) return false;
-    if (plan.height.class_step() != 1 || plan.depth.source(0, 0) < 0) return false;
-    const std::int64_t columns = axes[2].count;
-    const std::int64_t rows = axes[1].count;
-    if (columns > 2 * lanes || rows > 2 * lanes) return false;
-    std::vector<Residue> found =
-        residues(plan, columns, 0, tiles.tap_columns, tiles.packed_stride);
-    std::int64_t pitch = 0;
-    for (const Residue& residue : found) pitch = std::max(pitch, residue.count);
-    const std::int64_t vectors = divide_up((rows - 1) * pitch + columns, lanes);
-    if (3 * vectors >= 2 * rows * divide_up(columns, lanes)) return false;
-
-    // [residue of the row's step][residue of the column][row][pitch]
-    const std::int64_t stride = plan.height.stride();
-    const std::int64_t steps = plan.height.steps(rows);
-    const std::int64_t plane = divide_up(steps, stride) * pitch + 2 * lanes;
-    const auto found_count = static_cast<std::int64_t>(found.size());
-    const auto row_place = [&](std::int64_t step) {
-      return step % stride * found_count * plane + step / stride * pitch;
-    };
-    tiles.tap_columns.clear();
-    for (std::int64_t i = 0; i < found_count; ++i) found[i].place = i * plane;
-    for (const Residue& residue : found) list_runs(plan, residue, 0, residue.count, tiles.runs);
-    for (std::int64_t i = 0; i < steps; ++i) {
-      const std::int64_t h = plan.height.source(0, i);
-      tiles.row_sources.push_back(
-          h < 0 ? -1 : (plan.depth.source(0, 0) * source_pixels_[1] + h) * source_pixels_[2]);
-      tiles.row_places.push_back(row_place(i));
-    }
-    for (std::int64_t h = 0; h < plan.height.taps(); ++h) {
-      for (const AxisPhase::Tap& tap : axes[2].taps) {
-        const std::int64_t relative = tap.offset - axes[2].taps[0].offset;
-        const auto residue =
-            std::find_if(found.begin(), found.end(), [&](const Residue& r) {
-              return r.number == relative % axes[2].source_step;
-            });
-        tiles.tap_columns.push_back(row_place(h) + residue->place +
-                                    relative / axes[2].source_step);
-      }
-    }
-    std::int32_t outputs = 0;
-    for (std::int64_t v = 0; v < vectors; ++v) {
-      tiles.places.push_back(outputs);
-      std::int32_t kept = 0;
-      for (std::int64_t lane = 0; lane < lanes; ++lane) {
-        const std::int64_t at = v * lanes + lane;
-        if (at / pitch >= rows || at % pitch >= columns) continue;
-        tiles.lanes.push_back(static_cast<std::int32_t>(lane));
-        ++kept;
-      }
-      outputs += kept;
-      tiles.lanes.resize(tiles.lanes.size() + static_cast<std::size_t>(lanes - kept), 0);
-    }
-    tiles.packed_elements = stride * found_count * plane + vectors * lanes;
-    return true;
+    tiles.packed_elements = tiles.packed_rows * tiles.packing.stride + 2 * table_.lanes;
   }
 
   std::size_t thread_bytes() const noexcept {
@@ -741,31 +564,32 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     const auto& axes = plan.phase.axes;
     DepthwiseRows<T> p{};
     p.packed = reinterpret_cast<T*>(scratch);
-    p.packed_stride = tiles.packed_stride;
+    p.packed_stride = tiles.packing.stride;
     p.packed_rows = reinterpret_cast<const T**>(scratch + aligned_bytes<T>(packed_elements_));
     p.zeros = call.packed + zeros_begin_;
     p.kernel_height = plan.height.taps();
     p.kernel_width = plan.width.taps();
-    p.tap_columns = tiles.tap_columns.data();
+    p.tap_columns = tiles.packing.tap_columns.data();
     p.stride = static_cast<int>(plan.height.stride());
     p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2];
     p.output_column_stride = axes[2].step;
     p.store = store_;
+    std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
     const std::int64_t pieces = tiles.pieces();
-    const auto column_blocks = static_cast<std::int64_t>(tiles.columns.size());
+    const auto column_blocks = static_cast<std::int64_t>(tiles.packing.blocks.size());
     for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
       const std::int64_t piece = unit % pieces;
       const std::int64_t channel = unit / pieces % channels_;
       const std::int64_t sample = unit / pieces / channels_;
       const RowBlock& rows = tiles.rows[piece / column_blocks];
-      const ColumnBlock& columns = tiles.columns[piece % column_blocks];
+      const RowPacking::Columns& columns = tiles.packing.blocks[piece % column_blocks];
       const std::int64_t pixel =
           this->destination_pixel(plan, rows.d, rows.rows.first, columns.begin);
       p.source = call.source.sample(sample, channel / multiplier_);
       p.row_sources = tiles.row_sources.data() + rows.sources;
       p.planes = rows.planes;
       p.plane_rows = rows.plane_rows;
-      p.runs = tiles.runs.data() + columns.runs;
+      p.runs = tiles.packing.runs.data() + columns.runs;
       p.run_count = static_cast<std::int64_t>(columns.run_count);
       p.plane_weights = tiles.plane_weights.data() + rows.weights;
       p.weight = call.packed + plan.packed_begin + channel * plan.phase.taps();
@@ -788,17 +612,18 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     DepthwiseFlat<T> p{};
     p.packed = reinterpret_cast<T*>(scratch);
     std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
-    p.row_sources = tiles.row_sources.data();
-    p.row_places = tiles.row_places.data();
-    p.row_count = static_cast<std::int64_t>(tiles.row_sources.size());
-    p.runs = tiles.runs.data();
-    p.run_count = static_cast<std::int64_t>(tiles.runs.size());
-    p.tap_places = tiles.tap_columns.data();
+    const FlatPlane& flat = tiles.flat;
+    p.row_sources = flat.row_sources.data();
+    p.row_places = flat.row_places.data();
+    p.row_count = static_cast<std::int64_t>(flat.row_sources.size());
+    p.runs = flat.runs.data();
+    p.run_count = static_cast<std::int64_t>(flat.runs.size());
+    p.tap_places = flat.tap_places.data();
     p.taps = plan.phase.taps();
-    p.vectors = static_cast<std::int64_t>(tiles.places.size());
+    p.vectors = static_cast<std::int64_t>(flat.places.size());
     p.outputs = plan.phase.pixels();
-    p.lanes = tiles.lanes.data();
-    p.places = tiles.places.data();
+    p.lanes = flat.lanes.data();
+    p.places = flat.places.data();
     p.store = store_;
     for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
       const std::int64_t channel = unit % channels_;

@@ -4,111 +4,121 @@
 
 #include "kernels/depthwise_table.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/packing.inl.hpp"
 #include "kernels/tile.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-constexpr bool kManyRegisters = kVectorBytes == 64;
-
-template <class T>
-CONVOLITH_INLINE Vec<T> finished(const SumStore<T>& store, Vec<T> v) {
-  if (!store.clamp) return v;
-  return min_keeping_nan<T>(max_keeping_nan<T>(v, broadcast(store.least)),
-                            broadcast(store.greatest));
-}
-
 // ---- lanes are channels --------------------------------------------------------------------
 
-constexpr int kDepthwiseColumns = kManyRegisters ? 4 : 3;
-constexpr int depthwise_block_rows(int kernel) {
-  return kManyRegisters ? (kernel == 3 ? 4 : 2) : (kernel == 3 ? 2 : 1);
+constexpr int depthwise_roll_rows(int kernel) {
+  // Live sums, a column of inputs and a weight stay in registers.
+  return kManyRegisters ? (kernel == 3 ? 7 : kernel == 5 ? 4 : 3) : (kernel == 3 ? 3 : 2);
 }
 
 template <class T, int kKernel, int kStride>
-struct FixedBlocks {
-  template <int kRows, int kColumns>
-  static void run(const DepthwiseBlocks<T>& b) {
-    constexpr int kInRows = (kRows - 1) * kStride + kKernel;
-    constexpr int kInColumns = (kColumns - 1) * kStride + kKernel;
-    for (std::int64_t block = 0; block < b.blocks; ++block) {
-      const std::int64_t shift = block * b.source_step;
-      T* output = b.output + block * kColumns * b.output_column_stride;
-      for (std::int64_t at = b.channel_begin; at < b.channel_end; at += kLanes<T>) {
-        // The last vector overlaps the one before.
-        const std::int64_t c = at + kLanes<T> <= b.channel_end ? at : b.channel_end - kLanes<T>;
-        const Vec<T> bias = b.bias != nullptr ? load(b.bias + c) : zero<T>();
-        Vec<T> sum[kRows][kColumns];
-        CONVOLITH_UNROLL(8)
-        for (int r = 0; r < kRows; ++r) {
-          CONVOLITH_UNROLL(8)
-          for (int k = 0; k < kColumns; ++k) sum[r][k] = bias;
+struct Rolling {
+  static constexpr int kLive = (kKernel + kStride - 1) / kStride;  // outputs of a row in progress
+
+  template <int kRows>
+  struct Rows {
+    static constexpr int kInRows = (kRows - 1) * kStride + kKernel;
+
+    /// Adds column kColumn of a step's inputs. sum[l] is of the output that began l steps ago.
+    template <int kColumn>
+    CONVOLITH_INLINE static void add(const DepthwiseRoll<T>& p, std::int64_t column,
+                                     std::int64_t c, Vec<T> (&sum)[kLive][kRows]) {
+      if (p.columns[column] < 0) return;
+      for (std::int64_t plane = 0; plane < p.planes; ++plane) {
+        const std::int64_t first = plane * p.plane_rows;
+        const T* weight = p.weight + p.plane_weights[plane] + c;
+        Vec<T> x[kInRows];
+        CONVOLITH_UNROLL(32)
+        for (int i = 0; i < kInRows; ++i) {
+          x[i] = load(p.rows[first + i] + p.row_columns[first + i][column] + c);
         }
-        for (std::int64_t slab = 0; slab < b.slabs; ++slab) {
-          const T* const* pixels = b.pixels + slab * b.slab_pixels;
-          const T* weight = b.weight + b.slab_weights[slab] + c;
-          CONVOLITH_UNROLL(16)
-          for (int i = 0; i < kInRows; ++i) {
-            CONVOLITH_UNROLL(16)
-            for (int j = 0; j < kInColumns; ++j) {
-              const Vec<T> x = load(pixels[i * kInColumns + j] + shift + c);
-              CONVOLITH_UNROLL(8)
-              for (int r = 0; r < kRows; ++r) {
-                const int tap_row = i - r * kStride;
-                if (tap_row < 0 || tap_row >= kKernel) continue;
-                CONVOLITH_UNROLL(8)
-                for (int k = 0; k < kColumns; ++k) {
-                  const int tap = j - k * kStride;
-                  if (tap < 0 || tap >= kKernel) continue;
-                  const Vec<T> w = load(weight + (tap_row * kKernel + tap) * b.weight_stride);
-                  sum[r][k] = multiply_add(x, w, sum[r][k]);
-                }
-              }
+        CONVOLITH_UNROLL(8)
+        for (int tap_row = 0; tap_row < kKernel; ++tap_row) {
+          CONVOLITH_UNROLL(8)
+          for (int l = 0; l < kLive; ++l) {
+            const int tap = l * kStride + kColumn;
+            if (tap >= kKernel) continue;
+            const Vec<T> w = load(weight + (tap_row * kKernel + tap) * p.weight_stride);
+            CONVOLITH_UNROLL(8)
+            for (int r = 0; r < kRows; ++r) {
+              sum[l][r] = multiply_add(x[r * kStride + tap_row], w, sum[l][r]);
             }
           }
         }
+      }
+    }
+
+    static void run(const DepthwiseRoll<T>& p) {
+      for (std::int64_t at = p.channel_begin; at < p.channel_end; at += kLanes<T>) {
+        // The last vector overlaps the one before.
+        const std::int64_t c = at + kLanes<T> <= p.channel_end ? at : p.channel_end - kLanes<T>;
+        const Vec<T> bias = p.bias != nullptr ? load(p.bias + c) : zero<T>();
+        Vec<T> sum[kLive][kRows];
         CONVOLITH_UNROLL(8)
-        for (int r = 0; r < kRows; ++r) {
+        for (int l = 0; l < kLive; ++l) {
           CONVOLITH_UNROLL(8)
-          for (int k = 0; k < kColumns; ++k) {
-            store<T>(output + r * b.output_row_stride + k * b.output_column_stride + c,
-                     finished<T>(b.store, sum[r][k]));
+          for (int r = 0; r < kRows; ++r) sum[l][r] = bias;
+        }
+        T* output = p.output + c - (kLive - 1) * p.output_column_stride;
+        std::int64_t column = p.first_column;
+        for (std::int64_t step = 1 - kLive; step < p.output_columns; ++step) {
+          add<0>(p, column, c, sum);
+          if constexpr (kStride == 2) add<1>(p, column + 1, c, sum);
+          column += kStride;
+          if (step >= 0) {
+            CONVOLITH_UNROLL(8)
+            for (int r = 0; r < kRows; ++r) {
+              store<T>(output + r * p.output_row_stride, finished<T>(p.store, sum[kLive - 1][r]));
+            }
+          }
+          output += p.output_column_stride;
+          CONVOLITH_UNROLL(8)
+          for (int r = 0; r < kRows; ++r) {
+            CONVOLITH_UNROLL(8)
+            for (int l = kLive - 1; l > 0; --l) sum[l][r] = sum[l - 1][r];
+            sum[0][r] = bias;
           }
         }
       }
     }
-  }
-
-  template <int kColumns>
-  struct Columns {
-    template <int kRows>
-    struct Rows {
-      static void run(const DepthwiseBlocks<T>& b) {
-        FixedBlocks::template run<kRows, kColumns>(b);
-      }
-    };
-    static void run(const DepthwiseBlocks<T>& b) {
-      ForRows<Rows, depthwise_block_rows(kKernel)>::run(b.rows, b);
-    }
   };
 
-  static void dispatch(const DepthwiseBlocks<T>& b) {
-    ForRows<Columns, kDepthwiseColumns>::run(b.columns, b);
+  static void dispatch(const DepthwiseRoll<T>& p) {
+    ForRows<Rows, depthwise_roll_rows(kKernel)>::run(p.output_rows, p);
   }
 };
+
+template <class T>
+void depthwise_roll(const DepthwiseRoll<T>& p, int kernel) {
+  const bool two = p.stride == 2;
+  switch (kernel) {
+    case 3: return two ? Rolling<T, 3, 2>::dispatch(p) : Rolling<T, 3, 1>::dispatch(p);
+    case 5: return two ? Rolling<T, 5, 2>::dispatch(p) : Rolling<T, 5, 1>::dispatch(p);
+    default: return two ? Rolling<T, 7, 2>::dispatch(p) : Rolling<T, 7, 1>::dispatch(p);
+  }
+}
 
 /// Any kernel, one row of outputs: rows of taps in pieces of four and a rest.
 template <class T>
 struct AnyBlocks {
   struct Whole {
+    static constexpr int kPiece = 4;
     CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const { return load(pixel); }
   };
   struct Partial {
+    static constexpr int kPiece = 1;
     int count;
     CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const { return load_partial(pixel, count); }
   };
   /// Each input channel as many times as the multiplier says.
   struct Repeated {
+    static constexpr int kPiece = 1;
     int count;
     const std::int32_t* numbers;
     CONVOLITH_INLINE Vec<T> operator()(const T* pixel) const {
@@ -116,30 +126,28 @@ struct AnyBlocks {
     }
   };
 
+  /// kTaps neighbouring taps; with more than one, neighbouring outputs are neighbours in x too.
   template <int kTaps, int kColumns, class Load>
-  CONVOLITH_INLINE static void piece(const T* const* pixels, std::int64_t offset, int stride,
-                                     const T* weight, std::int64_t weight_stride, const Load& read,
+  CONVOLITH_INLINE static void piece(const DepthwiseBlocks<T>& b, const T* const* pixels,
+                                     std::int64_t offset, const T* weight, const Load& read,
                                      Vec<T> (&sum)[kColumns]) {
-    if (stride != 1) {
-      CONVOLITH_UNROLL(4)
-      for (int t = 0; t < kTaps; ++t) {
-        const Vec<T> w = load(weight + t * weight_stride);
-        CONVOLITH_UNROLL(8)
-        for (int k = 0; k < kColumns; ++k) {
-          sum[k] = multiply_add(read(pixels[k * stride + t] + offset), w, sum[k]);
-        }
-      }
-      return;
-    }
-    Vec<T> w[kTaps];
-    CONVOLITH_UNROLL(4)
-    for (int t = 0; t < kTaps; ++t) w[t] = load(weight + t * weight_stride);
-    CONVOLITH_UNROLL(16)
-    for (int j = 0; j < kColumns + kTaps - 1; ++j) {
-      const Vec<T> x = read(pixels[j] + offset);
+    if constexpr (kTaps == 1) {
+      const Vec<T> w = load(weight);
       CONVOLITH_UNROLL(8)
       for (int k = 0; k < kColumns; ++k) {
-        if (j - k >= 0 && j - k < kTaps) sum[k] = multiply_add(x, w[j - k], sum[k]);
+        sum[k] = multiply_add(read(pixels[k * b.stride] + offset), w, sum[k]);
+      }
+    } else {
+      Vec<T> w[kTaps];
+      CONVOLITH_UNROLL(4)
+      for (int t = 0; t < kTaps; ++t) w[t] = load(weight + t * b.weight_stride);
+      CONVOLITH_UNROLL(16)
+      for (int j = 0; j < kColumns + kTaps - 1; ++j) {
+        const Vec<T> x = read(pixels[j] + offset);
+        CONVOLITH_UNROLL(8)
+        for (int k = 0; k < kColumns; ++k) {
+          if (j - k >= 0 && j - k < kTaps) sum[k] = multiply_add(x, w[j - k], sum[k]);
+        }
       }
     }
   }
@@ -147,16 +155,16 @@ struct AnyBlocks {
   template <int kColumns, class Load>
   static void sums(const DepthwiseBlocks<T>& b, std::int64_t offset, std::int64_t c, int lanes,
                    T* output, const Load& read) {
-    constexpr int kPiece = 4;
     Vec<T> sum[kColumns], total[kColumns] = {};
     const Vec<T> bias = b.bias != nullptr ? load_upto(b.bias + c, lanes) : zero<T>();
     for (int k = 0; k < kColumns; ++k) sum[k] = bias;
+    const std::int64_t piece_taps = b.stride == 1 ? Load::kPiece : 1;
     std::int64_t chain = 0;
     for (std::int64_t slab = 0; slab < b.slabs; ++slab) {
       const T* const* pixels = b.pixels + slab * b.slab_pixels;
       const T* weight = b.weight + b.slab_weights[slab] + c;
-      for (std::int64_t t = 0; t < b.kernel_width; t += kPiece) {
-        if (chain + kPiece > kMaxChain) {
+      for (std::int64_t t = 0; t < b.kernel_width;) {
+        if (chain + Load::kPiece > kMaxChain) {
           for (int k = 0; k < kColumns; ++k) {
             total[k] = total[k] + sum[k];
             sum[k] = zero<T>();
@@ -164,13 +172,20 @@ struct AnyBlocks {
           chain = 0;
         }
         const T* w = weight + t * b.weight_stride;
-        switch (b.kernel_width - t) {
-          case 1: piece<1>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
-          case 2: piece<2>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
-          case 3: piece<3>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum); break;
-          default: piece<4>(pixels + t, offset, b.stride, w, b.weight_stride, read, sum);
+        const std::int64_t left = b.kernel_width - t;
+        const std::int64_t taps = left < piece_taps ? left : piece_taps;
+        if constexpr (Load::kPiece > 1) {
+          switch (taps) {
+            case 4: piece<4>(b, pixels + t, offset, w, read, sum); break;
+            case 3: piece<3>(b, pixels + t, offset, w, read, sum); break;
+            case 2: piece<2>(b, pixels + t, offset, w, read, sum); break;
+            default: piece<1>(b, pixels + t, offset, w, read, sum);
+          }
+        } else {
+          piece<1>(b, pixels + t, offset, w, read, sum);
         }
-        chain += kPiece;
+        t += taps;
+        chain += taps;
       }
     }
     for (int k = 0; k < kColumns; ++k) {
@@ -211,64 +226,14 @@ struct AnyBlocks {
       }
     }
   };
-
-  static void dispatch(const DepthwiseBlocks<T>& b) {
-    ForRows<Columns, kDepthwiseAnyColumns>::run(b.columns, b);
-  }
 };
 
 template <class T>
-void depthwise_blocks(const DepthwiseBlocks<T>& b, int kernel) {
-  const bool two = b.stride == 2;
-  switch (kernel) {
-    case 3: return two ? FixedBlocks<T, 3, 2>::dispatch(b) : FixedBlocks<T, 3, 1>::dispatch(b);
-    case 5: return two ? FixedBlocks<T, 5, 2>::dispatch(b) : FixedBlocks<T, 5, 1>::dispatch(b);
-    case 7: return two ? FixedBlocks<T, 7, 2>::dispatch(b) : FixedBlocks<T, 7, 1>::dispatch(b);
-    default: return AnyBlocks<T>::dispatch(b);
-  }
+void depthwise_blocks(const DepthwiseBlocks<T>& b) {
+  ForRows<AnyBlocks<T>::template Columns, kDepthwiseColumns>::run(b.columns, b);
 }
 
 // ---- lanes are pixels ----------------------------------------------------------------------
-
-/// Up to lanes - 1 elements behind the last of a run may be written.
-template <class T>
-CONVOLITH_INLINE void pack_row(const T* row, const PackedRun* runs, std::int64_t run_count,
-                               T* packed) {
-  for (std::int64_t n = 0; n < run_count; ++n) {
-    const PackedRun& run = runs[n];
-    T* to = packed + run.place;
-    if (run.column < 0) {
-      for (std::int64_t i = 0; i < run.count; ++i) to[i] = T(0);
-      continue;
-    }
-    const T* from = row + run.column;
-    if (run.count == 1) {
-      *to = *from;
-    } else if (run.step == 1) {
-      std::int64_t i = 0;
-      for (; i + kLanes<T> <= run.count; i += kLanes<T>) store<T>(to + i, load(from + i));
-      if (i < run.count) {
-        store<T>(to + i, load_partial(from + i, static_cast<int>(run.count - i)));
-      }
-    } else if (run.step == 2) {
-      std::int64_t i = 0;
-      for (; i + kLanes<T> <= run.count; i += kLanes<T>) {
-        store<T>(to + i, load_every_other(from + 2 * i));
-      }
-      if (i < run.count) {
-        const int span = 2 * static_cast<int>(run.count - i) - 1;  // < 2 lanes - 1
-        const int behind = span - (kLanes<T> - 1);
-        const T* p = from + 2 * i;
-        const Vec<T> low = load_upto(p, span);
-        const Vec<T> high =
-            behind > 0 ? load_partial(p + kLanes<T> - 1, behind) : zero<T>();
-        store<T>(to + i, every_other<T>(low, high));
-      }
-    } else {
-      for (std::int64_t i = 0; i < run.count; ++i) to[i] = from[i * run.step];
-    }
-  }
-}
 
 template <class T>
 CONVOLITH_INLINE void store_pixels(const DepthwiseRows<T>& p, T* at, Vec<T> v, int lanes) {
@@ -280,12 +245,15 @@ CONVOLITH_INLINE void store_pixels(const DepthwiseRows<T>& p, T* at, Vec<T> v, i
   }
 }
 
-constexpr int depthwise_tile_rows(int vectors) {
-  return kManyRegisters ? (vectors == 1 ? 8 : 4) : (vectors == 1 ? 4 : 2);
+constexpr int depthwise_tile_rows(int kernel, int vectors) {
+  return kManyRegisters ? (kernel == 3 && vectors == 1 ? 8 : 4) : (vectors == 1 ? 4 : 2);
 }
 
 template <class T, int kKernel, int kStride>
 struct FixedRows {
+  static constexpr int kMostRows[] = {depthwise_tile_rows(kKernel, 1),
+                                      depthwise_tile_rows(kKernel, 2)};
+
   template <int kRows, int kVectors>
   CONVOLITH_INLINE static void tile(const DepthwiseRows<T>& p, std::int64_t row,
                                     std::int64_t column, int last) {
@@ -334,6 +302,8 @@ struct FixedRows {
 /// Any kernel: rows of the kernel one after the other.
 template <class T>
 struct AnyRows {
+  static constexpr int kMostRows[] = {4, kManyRegisters ? 4 : 2};
+
   template <int kRows, int kVectors>
   static void tile(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last) {
     Vec<T> sum[kRows][kVectors], total[kRows][kVectors] = {};
@@ -428,25 +398,21 @@ struct RowTiles {
     }
   }
 
-  template <int kRowsOfOne, int kRowsOfTwo>
   static void run(const DepthwiseRows<T>& p) {
     for (std::int64_t column = 0; column < p.columns;) {
       const std::int64_t left = p.columns - column;
       if (left > kLanes<T>) {
         const std::int64_t second = left - kLanes<T>;
-        strip<2, kRowsOfTwo>(p, column,
+        strip<2, Kernel::kMostRows[1]>(p, column,
                              second < kLanes<T> ? static_cast<int>(second) : kLanes<T>);
         column += 2 * kLanes<T>;
       } else {
-        strip<1, kRowsOfOne>(p, column, static_cast<int>(left));
+        strip<1, Kernel::kMostRows[0]>(p, column, static_cast<int>(left));
         column += kLanes<T>;
       }
     }
   }
 
-  static void run_fixed(const DepthwiseRows<T>& p) {
-    run<depthwise_tile_rows(1), depthwise_tile_rows(2)>(p);
-  }
 };
 
 template <class T>
@@ -463,15 +429,15 @@ void depthwise_rows(const DepthwiseRows<T>& p, int kernel) {
   const bool two = p.stride == 2;
   switch (kernel) {
     case 3:
-      return two ? RowTiles<T, FixedRows<T, 3, 2>>::run_fixed(p)
-                 : RowTiles<T, FixedRows<T, 3, 1>>::run_fixed(p);
+      return two ? RowTiles<T, FixedRows<T, 3, 2>>::run(p)
+                 : RowTiles<T, FixedRows<T, 3, 1>>::run(p);
     case 5:
-      return two ? RowTiles<T, FixedRows<T, 5, 2>>::run_fixed(p)
-                 : RowTiles<T, FixedRows<T, 5, 1>>::run_fixed(p);
+      return two ? RowTiles<T, FixedRows<T, 5, 2>>::run(p)
+                 : RowTiles<T, FixedRows<T, 5, 1>>::run(p);
     case 7:
-      return two ? RowTiles<T, FixedRows<T, 7, 2>>::run_fixed(p)
-                 : RowTiles<T, FixedRows<T, 7, 1>>::run_fixed(p);
-    default: return RowTiles<T, AnyRows<T>>::template run<4, kManyRegisters ? 4 : 2>(p);
+      return two ? RowTiles<T, FixedRows<T, 7, 2>>::run(p)
+                 : RowTiles<T, FixedRows<T, 7, 1>>::run(p);
+    default: return RowTiles<T, AnyRows<T>>::run(p);
   }
 }
 

@@ -13,30 +13,50 @@ struct SumStore {
   T least, greatest;
 };
 
-/// Lanes are channels. A block is a grid of rows x columns outputs; its inputs are listed as
-/// pointers to pixels, so that padding, dilation and borders cost nothing. Blocks follow one
-/// another along a row.
+/// Lanes are channels. A kernel of fixed extent rolls along a few rows of outputs, so that every
+/// input pixel is read once.
+template <class T>
+struct DepthwiseRoll {
+  const T* const* rows;  ///< [plane][row] of the source, a pixel of zeros in padding
+  /// For each of them, how far from it a column's pixel lies. Tables of a row in padding are of
+  /// zeros.
+  const std::int64_t* const* row_columns;
+  const std::int64_t* columns;  ///< table of a row that exists; -1: the column counts as zero
+  std::int64_t first_column;    ///< in the tables
+  std::int64_t planes, plane_rows;
+  const std::int64_t* plane_weights;  ///< offsets of the planes' weights
+  int stride;                         ///< 1 or 2, of rows and columns
+  int output_rows;
+  std::int64_t output_columns;
+  const T* weight;  ///< [tap][channel]
+  std::int64_t weight_stride;
+  const T* bias;  ///< null: none
+  T* output;
+  std::int64_t output_row_stride, output_column_stride;
+  std::int64_t channel_begin, channel_end;  ///< one vector at least
+  SumStore<T> store;
+};
+
+/// Lanes are channels, for kernels of any extent. A block is a few outputs of a row; its inputs
+/// are listed as pointers to pixels. Blocks follow one another along the row.
 template <class T>
 struct DepthwiseBlocks {
-  /// [slab][row][column], of the first block. With a fixed kernel a slab is a plane of the kernel
-  /// and neighbouring outputs lie `stride` pixels apart; else it is one row of the kernel, for
-  /// one row of outputs.
-  const T* const* pixels;
+  const T* const* pixels;            ///< [slab][column] of the first block; a slab is a kernel row
   std::int64_t slab_pixels;
   const std::int64_t* slab_weights;  ///< offsets of the slabs' weights
   std::int64_t slabs;
-  int stride;
+  int stride;                        ///< between the first columns of neighbouring outputs
   std::int64_t kernel_width;
-  int rows, columns;         ///< outputs of a block
+  int columns;                       ///< outputs of a block
   std::int64_t blocks;
-  std::int64_t source_step;  ///< between the inputs of neighbouring blocks
-  const T* weight;           ///< [tap][channel of the output]
+  std::int64_t source_step;          ///< between the inputs of neighbouring blocks
+  const T* weight;                   ///< [tap][channel of the output]
   std::int64_t weight_stride;
-  const T* bias;             ///< null: none
+  const T* bias;                     ///< null: none
   T* output;
-  std::int64_t output_row_stride, output_column_stride;
+  std::int64_t output_column_stride;
   std::int64_t channel_begin, channel_end;
-  std::int64_t multiplier;   ///< output channels for each input channel
+  std::int64_t multiplier;           ///< output channels for each input channel
   SumStore<T> store;
 };
 
@@ -93,18 +113,18 @@ struct DepthwiseFlat {
   SumStore<T> store;
 };
 
-/// Kernel extents with code of their own: squares of three, five and seven, strides 1 and 2.
+/// Squares of three, five and seven, of stride 1 and 2, have code of their own.
 template <class T>
 struct DepthwiseKernels {
-  int block_rows[3];  ///< most rows of a block, for 3, 5 and 7
-  int block_columns;  ///< most columns of any block
+  int roll_rows[3];  ///< most output rows of a roll, for 3, 5 and 7
+  void (*roll)(const DepthwiseRoll<T>& roll, int kernel);
+  void (*blocks)(const DepthwiseBlocks<T>& blocks);
   /// `kernel` is the extent of a fixed kernel, or 0 for any.
-  void (*blocks)(const DepthwiseBlocks<T>& blocks, int kernel);
   void (*rows)(const DepthwiseRows<T>& rows, int kernel);
   void (*flat)(const DepthwiseFlat<T>& flat);
 };
 
-/// Most columns of blocks of any kernel.
-inline constexpr int kDepthwiseAnyColumns = 8;
+/// Most columns of a block.
+inline constexpr int kDepthwiseColumns = 8;
 
 }  // namespace convolith

@@ -12,6 +12,8 @@ extern const DepthwiseKernels<float> depthwise_float32;
 extern const DepthwiseKernels<double> depthwise_float64;
 extern const FftKernels<float> fft_float32;
 extern const FftKernels<double> fft_float64;
+extern const GroupedKernels<float> grouped_float32;
+extern const GroupedKernels<double> grouped_float64;
 extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
 extern const WinogradKernels<float> winograd_float32;

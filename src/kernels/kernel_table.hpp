@@ -6,12 +6,16 @@
 #include <cstdint>
 
 #include "convolith/types.hpp"
-#include "kernels/depthwise_table.hpp"
 #include "kernels/fft_table.hpp"
 #include "kernels/pooling_table.hpp"
 #include "kernels/winograd_table.hpp"
 
 namespace convolith {
+
+template <class T>
+struct DepthwiseKernels;
+template <class T>
+struct GroupedKernels;
 
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
@@ -153,6 +157,7 @@ struct Kernels {
 
   const DepthwiseKernels<T>* depthwise;
   const FftKernels<T>* fft;
+  const GroupedKernels<T>* grouped;
   const PoolingKernels<T>* pooling;
   const WinogradKernels<T>* winograd;
 

@@ -15,6 +15,7 @@ namespace {
 template <class T>
 constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
                                 const FftKernels<T>& fft,
+                                const GroupedKernels<T>& grouped,
                                 const PoolingKernels<T>& pooling,
                                 const WinogradKernels<T>& winograd) {
   return {
@@ -42,6 +43,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
       .sum = sum<T>,
       .depthwise = &depthwise,
       .fft = &fft,
+      .grouped = &grouped,
       .pooling = &pooling,
       .winograd = &winograd,
       .fma_rounds = fma_rounds<T>,
@@ -53,8 +55,8 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
 constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
-    .float32 = kernels_of<float>(depthwise_float32, fft_float32, pooling_float32, winograd_float32),
-    .float64 = kernels_of<double>(depthwise_float64, fft_float64, pooling_float64, winograd_float64),
+    .float32 = kernels_of<float>(depthwise_float32, fft_float32, grouped_float32, pooling_float32, winograd_float32),
+    .float64 = kernels_of<double>(depthwise_float64, fft_float64, grouped_float64, pooling_float64, winograd_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -6,8 +6,8 @@ namespace {
 
 template <class T>
 constexpr DepthwiseKernels<T> depthwise_kernels = {
-    .block_rows = {depthwise_block_rows(3), depthwise_block_rows(5), depthwise_block_rows(7)},
-    .block_columns = kDepthwiseColumns,
+    .roll_rows = {depthwise_roll_rows(3), depthwise_roll_rows(5), depthwise_roll_rows(7)},
+    .roll = depthwise_roll<T>,
     .blocks = depthwise_blocks<T>,
     .rows = depthwise_rows<T>,
     .flat = depthwise_flat<T>,
