@@ -18,8 +18,8 @@ ISAS = ("avx512", "avx2", "baseline")
 LAYOUTS = ("channels_first", "channels_last")
 CACHES = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20, "l3_bytes": 32 << 20}
 HEADER = f"""\
-# What "auto" chooses, forward, on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each
-# ISA: {", ".join(ISAS)}; one name where all agree. Written by: python tests/golden.py
+# What "auto" chooses on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each ISA:
+# {", ".join(ISAS)}; one name where all agree. Written by: python tests/golden.py
 """
 
 

@@ -137,8 +137,20 @@ def test_directions(folder: Path, direction: str) -> None:
 def test_errors(options: dict[str, Any], error: type[Exception], pattern: str) -> None:
     with pytest.raises(error, match=pattern):
         cl.autotune(X.shape, W, **options)
+
+
+def test_problems_that_cannot_be_served(folder: Path) -> None:
     with pytest.raises(ValueError, match="weight has 2 axes"):
         cl.autotune(X.shape, (3, 3))
+    sizes = [r["workspace_bytes"] for r in cl.algorithms(X.shape, W.shape) if r["supported"]]
+    if min(sizes) > 0:
+        for call in (
+            lambda: cl.autotune(X.shape, W, workspace_limit=0),
+            lambda: cl.plan_conv(X.shape, W, algorithm="fastest", workspace_limit=0),
+        ):
+            with pytest.raises(cl.UnsupportedError, match="over the limit of 0"):
+                call()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("winner", ALGORITHMS)

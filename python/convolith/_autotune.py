@@ -294,6 +294,8 @@ def measure(
     """Time every algorithm that supports the problem, and remember the times."""
     records = _core.algorithms(problem, numerics, threads, workspace_limit=workspace_limit)
     names = [record["name"] for record in records if record["supported"]]
+    if not names:  # raises UnsupportedError, which says why
+        _core.Plan(problem, "auto", numerics, threads, workspace_limit=workspace_limit)
     plans = {
         name: _core.Plan(problem, name, numerics, threads, workspace_limit=workspace_limit)
         for name in names
