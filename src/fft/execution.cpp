@@ -56,8 +56,8 @@ class Line {
 template <class T>
 class Fft final : public Execution {
  public:
-  Fft(const ConvProblem& problem, const FftDimensions& l, const FftTiling& tiling, const Machine& machine,
-      int threads)
+  Fft(const ConvProblem& problem, const FftDimensions& l, const FftTiling& tiling,
+      const Machine& machine, int threads)
       : problem_(problem),
         kernels_(kernels_for<T>(machine)),
         fft_(*kernels_.fft),

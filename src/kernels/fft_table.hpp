@@ -38,8 +38,10 @@ struct FftShape {
 /// A real tile of an array of feature maps.
 template <class T>
 struct FftTile {
-  T* data;                  ///< first channel; of an input the sample's, of an output the tile's; null: no tile
-  std::int64_t row, column; ///< input: into the maps of coordinates; output: extents to write
+  /// The first channel, of an input at the sample's first pixel, of an output at the tile's. Null:
+  /// no tile.
+  T* data;
+  std::int64_t row, column;  ///< input: into the maps of coordinates; output: extents to write
 };
 
 /// The tiles of one vector: lane slot * channels + c is channel c of the pair tiles[slot].
@@ -67,14 +69,14 @@ struct FftSpectra {
   int count;               ///< lanes in use
 };
 
-/// Kernels whose vectors are kernel_lanes channels, as windows [row][column][lane].
+/// Two real windows of kernels, [row][column][lane], that make one complex transform.
 template <class T>
 struct FftWeights {
-  const T* real;        ///< one real window
-  const T* imaginary;   ///< another, or null
+  const T* real;
+  const T* imaginary;   ///< null: zeros
   int rows, columns;
   T scale;
-  T* spectrum[2];       ///< of the two: conjugates, [frequency][re lanes, im lanes]
+  T* spectrum[2];       ///< conjugates, [frequency][re lanes, im lanes]; the second may be null
   std::int64_t frequency_stride;
 };
 
