@@ -123,7 +123,8 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   parts_ = choose_parts();
 }
 
-/// The cut whose largest part is smallest; packing strips counts as one panel.
+/// The cut whose largest part is smallest. A tile's strips, where they are packed, cost as much as
+/// its product with a panel; fetching a panel of weights as much as its product with a tile.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
@@ -134,8 +135,11 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
     for (int r = 1; r * g <= threads_; ++r) {
       for (int t = 1; t * r * g <= threads_; ++t) {
         const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * t), panels_));
-        const std::int64_t cost = divide_up(problem_.groups, g) * divide_up(rows, r) *
-                                  divide_up(tiles, t) * (divide_up(panels_, p) + 1);
+        const std::int64_t part_tiles = divide_up(rows, r) * divide_up(tiles, t);
+        const std::int64_t part_panels = divide_up(panels_, p);
+        const std::int64_t cost = divide_up(problem_.groups, g) *
+                                  (part_tiles * part_panels + part_panels +
+                                   (in_place_ ? 0 : part_tiles));
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
           best = {g, r, t, p};
