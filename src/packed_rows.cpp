@@ -132,8 +132,11 @@ RowPacking row_packing(const DensePhase& phase, std::int64_t lanes) {
   RowPacking packing{};
   std::vector<Residue> residues = residues_of(width, most);
   for (Residue& residue : residues) {
-    residue.place = packing.stride;
-    packing.stride += residue.count + lanes;
+    // The first column that exists is aligned.
+    const std::int64_t border = std::clamp<std::int64_t>(
+        divide_up(-(width.taps[0].offset + residue.number), width.source_step), 0, residue.count);
+    residue.place = round_up(packing.stride + border, lanes) - border;
+    packing.stride = residue.place + residue.count + lanes;
   }
   packing.stride = round_up(packing.stride, lanes);
   for (const AxisPhase::Tap& tap : width.taps) {

@@ -275,7 +275,10 @@ struct FixedRows {
         for (int t = 0; t < kKernel; ++t) {
           Vec<T> x[kVectors];
           CONVOLITH_UNROLL(2)
-          for (int v = 0; v < kVectors; ++v) x[v] = load(from + p.tap_columns[t] + v * kLanes<T>);
+          for (int v = 0; v < kVectors; ++v) {
+            x[v] = load(from + p.tap_columns[t] + v * kLanes<T>);
+            keep(x[v]);
+          }
           CONVOLITH_UNROLL(8)
           for (int r = 0; r < kRows; ++r) {
             const int tap_row = i - r * kStride;

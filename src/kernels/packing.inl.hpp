@@ -22,7 +22,7 @@ template <class T>
 CONVOLITH_INLINE void pack_row(const T* row, const PackedRun* runs, std::int64_t run_count,
                                T* packed) {
   for (std::int64_t n = 0; n < run_count; ++n) {
-    const PackedRun& run = runs[n];
+    const PackedRun run = runs[n];  // a copy: stores to packed might change the original
     T* to = packed + run.place;
     if (run.column < 0) {
       for (std::int64_t i = 0; i < run.count; i += kLanes<T>) {

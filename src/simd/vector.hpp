@@ -91,6 +91,18 @@ CONVOLITH_INLINE Vec<T> broadcast(T s) {
   }
 }
 
+/// Keeps a value in a register, where the compiler would rather load it again for every use.
+template <class V>
+CONVOLITH_INLINE void keep(V& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#else
+  (void)v;
+#endif
+}
+
 /// The first `count` lanes from memory, zeros behind; nothing beyond p + count is touched.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_partial(const T* p, int count) {
