@@ -46,6 +46,16 @@ bool Phase::dense() const noexcept {
   return axes[0].step == 1 && axes[1].step == 1 && axes[2].step == 1;
 }
 
+std::string too_long_to_list(const ConvProblem& problem) {
+  constexpr std::int64_t kLongest = 1 << 22;
+  for (const Window& w : problem.windows) {
+    if (w.input + w.before + w.after > kLongest) {
+      return "an axis of more than " + std::to_string(kLongest) + " pixels";
+    }
+  }
+  return {};
+}
+
 std::vector<Phase> phases(const ConvProblem& problem, bool adjoint) {
   std::vector<Phase> result;
   const std::vector<AxisPhase> depth = axis_phases(problem.windows[0], adjoint);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "convolith/problem.hpp"
@@ -42,5 +43,8 @@ struct Phase {
 /// Forward: one. Adjoint: one for each residue that has destinations. Only padding with zeros
 /// leaves the adjoint a gather of this form.
 std::vector<Phase> phases(const ConvProblem& problem, bool adjoint);
+
+/// Why an algorithm that lists the coordinates of an axis refuses a long one, or nothing.
+std::string too_long_to_list(const ConvProblem& problem);
 
 }  // namespace convolith

@@ -660,6 +660,9 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return Support::no("does not compute backward_weight");
     }
+    if (std::string reason = too_long_to_list(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
+    }
     if (problem.in_channels_per_group() != 1) {
       return Support::no("groups is " + std::to_string(problem.groups) +
                          "; it must equal in_channels, " + std::to_string(problem.in_channels));

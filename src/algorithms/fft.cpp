@@ -15,6 +15,7 @@
 
 #include "convolith/algorithm.hpp"
 #include "fft/execution.hpp"
+#include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
 
@@ -33,11 +34,10 @@ class FftAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return Support::no("gradients of weights are not computed by transforms");
     }
-    constexpr std::int64_t kLongest = 1 << 22;  // coordinates are looked up in lists
+    if (std::string reason = too_long_to_list(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
+    }
     for (const Window& w : problem.windows) {
-      if (w.input + w.before + w.after > kLongest) {
-        return Support::no("an axis of more than " + std::to_string(kLongest) + " pixels");
-      }
       if (w.stride != 1) {
         return Support::no("stride " + std::to_string(w.stride) +
                            ": most of what the transforms compute would be dropped");

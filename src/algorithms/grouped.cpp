@@ -614,6 +614,9 @@ class GroupedAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return Support::no("does not compute backward_weight");
     }
+    if (std::string reason = too_long_to_list(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
+    }
     const std::int64_t in = problem.in_channels_per_group();
     const std::int64_t out = problem.out_channels_per_group();
     if (problem.groups == 1 || in != out || in < 2 || in > kMostChannels) {

@@ -96,10 +96,10 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
-    constexpr double kForkJoin = 2e-6;
+    constexpr double kCall = 2e-7;
     return problem.flops() * std::min(costs.channels, costs.pixels) /
                (machine.flops_per_second[wide] * 0.95) +
-           bytes / (4 * machine.bytes_per_second) + kForkJoin;
+           bytes / (4 * machine.bytes_per_second) + kCall;
   }
 
   Tolerance tolerance(const ConvProblem& problem) const override {
