@@ -706,9 +706,13 @@ class DepthwiseAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size());
     constexpr double kForkJoin = 1e-6;
-    constexpr double kShareOfPeak = 0.5;
+    // Packed rows cost more than pixels whose channels touch, steps of 3 and more a load for each
+    // lane, several outputs of a channel a pass each.
+    double share_of_peak = problem.layout == Layout::channels_last ? 0.5 : 0.3;
+    if (problem.windows[2].stride > 2) share_of_peak *= 0.2;
+    if (problem.out_channels_per_group() > 1) share_of_peak *= 0.5;
     return std::max(
-               problem.flops() / (machine.flops_per_second[wide] * kShareOfPeak * filled),
+               problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
                bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }

@@ -10,7 +10,7 @@ namespace convolith {
 
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
-    : Base(problem, machine, threads, kernels_for<T>(machine).tile_rows,
+    : Base(problem, machine, threads, kernels_for<T>(machine).tile_rows, 1,
            kernels_for<T>(machine).tile_columns) {
   // Pixels of a tile that lie a page apart would share one set of L1.
   constexpr std::int64_t kPage = 4096;

@@ -22,7 +22,7 @@ int tile_pixels(const ConvProblem& problem, const auto& kernels) {
 template <class T>
 PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : Base(problem, machine, threads, tile_pixels(problem, kernels_for<T>(machine)),
-           kernels_for<T>(machine).tile_rows) {
+           kernels_for<T>(machine).lanes, kernels_for<T>(machine).tile_rows) {
   this->in_place_ = this->pointwise_ && !this->channels_last_;
   // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.
   most_terms_ = std::clamp<std::int64_t>(

@@ -39,11 +39,12 @@ bool StripAxis::read_before(std::int64_t place, std::int64_t j) const noexcept {
 
 template <class T>
 StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int threads,
-                        int tile_pixels, int panel_width)
+                        int tile_pixels, int column_unit, int panel_width)
     : problem_(problem),
       kernels_(kernels_for<T>(machine)),
       threads_(threads),
       tile_pixels_(tile_pixels),
+      column_unit_(column_unit),
       panel_width_(panel_width),
       adjoint_(problem.direction == Direction::backward_input),
       channels_last_(problem.layout == Layout::channels_last) {
@@ -123,26 +124,26 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   parts_ = choose_parts();
 }
 
-/// The cut whose largest part is smallest. A tile's strips, where they are packed, cost as much as
+/// The cut whose largest part is smallest. A pixel's strips, where they are packed, cost as much as
 /// its product with a panel; fetching a panel of weights as much as its product with a tile.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
-  const std::int64_t tiles = divide_up(destinations_[2], tile_pixels_);
+  const std::int64_t columns = divide_up(destinations_[2], column_unit_);
   Parts best;
   std::int64_t best_cost = -1;
   for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
-    for (int r = 1; r * g <= threads_; ++r) {
-      for (int t = 1; t * r * g <= threads_; ++t) {
-        const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * t), panels_));
-        const std::int64_t part_tiles = divide_up(rows, r) * divide_up(tiles, t);
-        const std::int64_t part_panels = divide_up(panels_, p);
-        const std::int64_t cost = divide_up(problem_.groups, g) *
-                                  (part_tiles * part_panels + part_panels +
-                                   (in_place_ ? 0 : part_tiles));
+    for (int c = 1; c * g <= threads_; ++c) {
+      for (int r = 1; r * c * g <= threads_; ++r) {
+        const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * c), panels_));
+        const std::int64_t pixels = divide_up(rows, r) * divide_up(columns, c) * column_unit_;
+        const std::int64_t panels = divide_up(panels_, p);
+        const std::int64_t cost =
+            divide_up(problem_.groups, g) *
+            (pixels * panels + panels * tile_pixels_ + (in_place_ ? 0 : pixels));
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
-          best = {g, r, t, p};
+          best = {g, r, c, p};
         }
       }
     }
@@ -200,13 +201,13 @@ template <class T>
 void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
   const Range panels = Range::share(panels_, part % parts_.panels, parts_.panels);
   part /= parts_.panels;
-  const Range tiles = Range::share(divide_up(destinations_[2], tile_pixels_), part % parts_.tiles,
-                                   parts_.tiles);
-  part /= parts_.tiles;
+  const Range columns = Range::share(divide_up(destinations_[2], column_unit_),
+                                     part % parts_.columns, parts_.columns);
+  part /= parts_.columns;
   const Range rows = Range::share(problem_.batch * destinations_[0] * destinations_[1],
                                   part % parts_.rows, parts_.rows);
   const Range groups = Range::share(problem_.groups, part / parts_.rows, parts_.groups);
-  const std::int64_t column_end = std::min(destinations_[2], tiles.end * tile_pixels_);
+  const std::int64_t column_end = std::min(destinations_[2], columns.end * column_unit_);
   T* strips = in_place_ ? nullptr : reinterpret_cast<T*>(scratch);
   std::byte* extra = scratch + thread_bytes() - extra_bytes();
   for (std::int64_t group = groups.begin; group < groups.end; ++group) {
@@ -221,7 +222,7 @@ void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) cons
       block.row_end =
           std::min({destinations_[1], block.row + block_rows_, block.row + rows.end - row});
       row += block.row_end - block.row;
-      for (block.column = tiles.begin * tile_pixels_; block.column < column_end;
+      for (block.column = columns.begin * column_unit_; block.column < column_end;
            block.column = block.column_end) {
         block.column_end = std::min(column_end, block.column + block_columns_);
         if (!in_place_) pack_strips(call, block, strips);

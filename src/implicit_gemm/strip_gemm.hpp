@@ -69,9 +69,10 @@ class StripGemm : public Execution {
     const T* packed;
   };
 
-  /// `tile_pixels` and `panel_width`: extents of a register tile.
+  /// `tile_pixels` and `panel_width`: extents of a register tile. Threads share columns in
+  /// multiples of `column_unit`.
   StripGemm(const ConvProblem& problem, const Machine& machine, int threads, int tile_pixels,
-            int panel_width);
+            int column_unit, int panel_width);
 
   /// Chooses the blocks: as many rows as fit into `budget` elements, where a strip of n columns
   /// takes row_elements(n). To be called by the constructors of derived classes.
@@ -111,7 +112,7 @@ class StripGemm : public Execution {
   ConvProblem problem_;
   const Kernels<T>& kernels_;
   int threads_;
-  int tile_pixels_, panel_width_;
+  int tile_pixels_, column_unit_, panel_width_;
   bool adjoint_, channels_last_;
   std::int64_t reduced_, produced_;  ///< channels per group that are read and written
   std::int64_t panels_;
@@ -127,8 +128,8 @@ class StripGemm : public Execution {
  private:
   /// A grid of parts, each for one thread.
   struct Parts {
-    int groups = 1, rows = 1, tiles = 1, panels = 1;
-    int count() const noexcept { return groups * rows * tiles * panels; }
+    int groups = 1, rows = 1, columns = 1, panels = 1;
+    int count() const noexcept { return groups * rows * columns * panels; }
   };
 
   void flatten();
