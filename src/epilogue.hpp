@@ -1,11 +1,31 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "convolith/algorithm.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace convolith {
+
+/// The part of an epilogue that kernels can do as they store: the bias, and an activation that
+/// clamps. `rest`: there is more, a second pass does it, and the activation waits for that.
+template <class T>
+struct FusedClamp {
+  bool rest, clamps;
+  T least = -std::numeric_limits<T>::infinity();
+  T greatest = std::numeric_limits<T>::infinity();
+
+  explicit FusedClamp(const Epilogue& wanted) noexcept {
+    const bool limits =
+        wanted.activation == Activation::relu || wanted.activation == Activation::relu6;
+    rest = wanted.residual || (wanted.activation != Activation::none && !limits);
+    clamps = limits && !rest;
+    if (!clamps) return;
+    least = T(0);
+    if (wanted.activation == Activation::relu6) greatest = T(6);
+  }
+};
 
 /// The epilogue of a problem, bound to the arrays of one call.
 template <class T>

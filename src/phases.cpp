@@ -56,7 +56,40 @@ std::string too_long_to_list(const ConvProblem& problem) {
   return {};
 }
 
-std::vector<Phase> phases(const ConvProblem& problem, bool adjoint) {
+Extents source_extents(const ConvProblem& problem) noexcept {
+  Extents extents{};
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    extents[i] = is_adjoint(problem) ? problem.windows[i].output : problem.windows[i].input;
+  }
+  return extents;
+}
+
+Extents destination_extents(const ConvProblem& problem) noexcept {
+  Extents extents{};
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    extents[i] = is_adjoint(problem) ? problem.windows[i].input : problem.windows[i].output;
+  }
+  return extents;
+}
+
+std::string not_in_phases(const ConvProblem& problem) {
+  if (!is_adjoint(problem)) return {};
+  if (problem.padding_mode != PaddingMode::zeros) {
+    return std::string("backward_input with padding_mode '") + name(problem.padding_mode) +
+           "' folds margins back";
+  }
+  constexpr int kMostPhases = 256;
+  double residues = 1;
+  for (const Window& w : problem.windows) {
+    residues *= static_cast<double>(std::min(w.stride, w.input));
+  }
+  if (residues <= kMostPhases) return {};
+  return "backward_input with more than " + std::to_string(kMostPhases) +
+         " residues of the stride";
+}
+
+std::vector<Phase> phases(const ConvProblem& problem) {
+  const bool adjoint = is_adjoint(problem);
   std::vector<Phase> result;
   const std::vector<AxisPhase> depth = axis_phases(problem.windows[0], adjoint);
   const std::vector<AxisPhase> height = axis_phases(problem.windows[1], adjoint);

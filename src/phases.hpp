@@ -40,9 +40,21 @@ struct Phase {
   bool dense() const noexcept;
 };
 
-/// Forward: one. Adjoint: one for each residue that has destinations. Only padding with zeros
-/// leaves the adjoint a gather of this form.
-std::vector<Phase> phases(const ConvProblem& problem, bool adjoint);
+/// Whether sources are outputs of the convolution, and destinations its inputs.
+inline bool is_adjoint(const ConvProblem& problem) noexcept {
+  return problem.direction == Direction::backward_input;
+}
+
+using Extents = std::array<std::int64_t, kSpatialAxes>;
+Extents source_extents(const ConvProblem& problem) noexcept;
+Extents destination_extents(const ConvProblem& problem) noexcept;
+
+/// Forward: one. Adjoint: one for each residue that has destinations.
+std::vector<Phase> phases(const ConvProblem& problem);
+
+/// Why an adjoint problem is no gather of few phases, or nothing: only padding with zeros leaves
+/// it one.
+std::string not_in_phases(const ConvProblem& problem);
 
 /// Why an algorithm that lists the coordinates of an axis refuses a long one, or nothing.
 std::string too_long_to_list(const ConvProblem& problem);

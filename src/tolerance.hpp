@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "convolith/problem.hpp"
@@ -8,16 +9,27 @@
 
 namespace convolith {
 
+inline double unit_roundoff(DType dtype) noexcept {
+  return dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
+}
+
+/// n roundings of a sum err by about sqrt(n) u of what is summed, and by more than kDeviations times
+/// that with a probability of 2 exp(-kDeviations^2 / 2) (Higham & Mary, SIAM J. Sci. Comput. 41:5,
+/// 2019).
+inline double probable_bound(DType dtype, double roundings) noexcept {
+  constexpr double kDeviations = 6;
+  return kDeviations * std::sqrt(roundings) * unit_roundoff(dtype);
+}
+
 /// Componentwise bound of a sum of `terms` products in which kernels fold registers into memory
 /// after kMaxChain terms at the latest and, borders apart, kMaxChain / 4 at the earliest:
 /// |error| <= depth * u * sum |products|, to first order in the unit roundoff u (Higham, Accuracy
 /// and Stability of Numerical Algorithms, section 4.2).
 inline double summation_bound(DType dtype, std::int64_t terms) noexcept {
-  const double unit_roundoff = dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
   const auto in_registers = static_cast<double>(std::min<std::int64_t>(terms, kMaxChain));
   const double folds = static_cast<double>(terms) / (kMaxChain / 4.0);
   constexpr double kEpilogueAndParts = 16;
-  return (in_registers + folds + kEpilogueAndParts) * unit_roundoff;
+  return (in_registers + folds + kEpilogueAndParts) * unit_roundoff(dtype);
 }
 
 /// Products that are summed into one element of what the direction computes.

@@ -5,7 +5,6 @@
 // Backward-input is a forward for each residue of the stride.
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "arithmetic.hpp"
@@ -20,12 +19,6 @@
 
 namespace convolith {
 namespace {
-
-constexpr std::int64_t kMostPhases = 256;
-
-bool is_adjoint(const ConvProblem& problem) {
-  return problem.direction == Direction::backward_input;
-}
 
 /// What a phase needs in either layout.
 template <class T>
@@ -58,25 +51,16 @@ class Depthwise : public Execution {
         adjoint_(is_adjoint(problem)),
         channels_(adjoint_ ? problem.in_channels : problem.out_channels),
         multiplier_(problem.out_channels_per_group()) {
-    std::array<std::int64_t, kSpatialAxes> extents;
-    for (int i = 0; i < kSpatialAxes; ++i) {
-      extents[i] = adjoint_ ? problem.windows[i].output : problem.windows[i].input;
-      destination_[i] = adjoint_ ? problem.windows[i].input : problem.windows[i].output;
-    }
+    const Extents extents = source_extents(problem);
+    destination_ = destination_extents(problem);
     source_pixels_ = extents;
-    for (const Phase& phase : phases(problem, adjoint_)) {
+    for (const Phase& phase : phases(problem)) {
       plans_.emplace_back(phase, extents, problem.padding_mode);
     }
-    const Epilogue& epilogue = problem.epilogue;
     // What the kernels do not do themselves follows while the outputs are in L1.
-    const bool clamped =
-        epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
-    second_pass_ = epilogue.residual || (epilogue.activation != Activation::none && !clamped);
-    store_.clamp = clamped && !second_pass_;
-    store_.least = T(0);
-    store_.greatest = epilogue.activation == Activation::relu6
-                          ? T(6)
-                          : std::numeric_limits<T>::infinity();
+    const FusedClamp<T> fused(problem.epilogue);
+    second_pass_ = fused.rest;
+    store_ = {fused.clamps, fused.least, fused.greatest};
   }
 
   std::size_t packed_bytes() const noexcept override {
@@ -667,23 +651,12 @@ class DepthwiseAlgorithm final : public Algorithm {
       return Support::no("groups is " + std::to_string(problem.groups) +
                          "; it must equal in_channels, " + std::to_string(problem.in_channels));
     }
-    if (is_adjoint(problem)) {
-      if (problem.out_channels_per_group() != 1) {
-        return Support::no("backward_input sums over a channel multiplier of " +
-                           std::to_string(problem.out_channels_per_group()));
-      }
-      if (problem.padding_mode != PaddingMode::zeros) {
-        return Support::no(std::string("backward_input with padding_mode '") +
-                           convolith::name(problem.padding_mode) + "' folds margins back");
-      }
-      double residues = 1;
-      for (const Window& w : problem.windows) {
-        residues *= static_cast<double>(std::min(w.stride, w.input));
-      }
-      if (residues > kMostPhases) {
-        return Support::no("backward_input with more than " + std::to_string(kMostPhases) +
-                           " residues of the stride");
-      }
+    if (is_adjoint(problem) && problem.out_channels_per_group() != 1) {
+      return Support::no("backward_input sums over a channel multiplier of " +
+                         std::to_string(problem.out_channels_per_group()));
+    }
+    if (std::string reason = not_in_phases(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
     }
     // Chains are folded after kMaxChain / 2 taps at the earliest.
     if (problem.taps() > kMaxChain * kMaxChain / 2) {
@@ -696,7 +669,7 @@ class DepthwiseAlgorithm final : public Algorithm {
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;
-    const int lanes = wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+    const int lanes = lanes_of(problem.dtype, machine);
     const std::int64_t pixels =
         is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
     const std::int64_t extent =

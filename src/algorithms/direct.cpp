@@ -405,8 +405,7 @@ class Direct final : public Algorithm {
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;
-    const int lanes =
-        wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+    const int lanes = lanes_of(problem.dtype, machine);
     const bool channels_last = problem.layout == Layout::channels_last;
     const bool to_input = problem.direction == Direction::backward_input;
     const std::int64_t channels =

@@ -10,7 +10,6 @@
 // the layout that the products want would each be a pass of their own. With a transform in every
 // lane these belong to the reading and writing of lines, and no butterfly shuffles.
 
-#include <cmath>
 #include <optional>
 
 #include "convolith/algorithm.hpp"
@@ -71,19 +70,15 @@ class FftAlgorithm final : public Algorithm {
   }
 
   Tolerance tolerance(const ConvProblem& problem) const override {
-    // n roundings of a sum err by about sqrt(n) u of what is summed, and by more than kDeviations
-    // times that with a probability of 2 exp(-kDeviations^2 / 2) (Higham & Mary, SIAM J. Sci.
-    // Comput. 41:5, 2019). Each of the three transforms has log2 of its points of levels, with a
+    // Each of the three transforms has log2 of its points of levels, with a
     // sum, a product and the error of a twiddle; the products of channels are summed between.
     // Neither a coefficient nor an output exceeds max |x| sum |weight|, scaled.
-    constexpr double kDeviations = 6;
     constexpr double kMostLevels = 16;
     const bool adjoint = problem.direction == Direction::backward_input;
     const auto channels = static_cast<double>(adjoint ? problem.out_channels_per_group()
                                                       : problem.in_channels_per_group());
-    const double unit_roundoff = problem.dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
     return {summation_bound(problem.dtype, 1),
-            kDeviations * std::sqrt(3 * 3 * kMostLevels + channels) * unit_roundoff};
+            probable_bound(problem.dtype, 3 * 3 * kMostLevels + channels)};
   }
 
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,

@@ -5,7 +5,6 @@
 // Backward-input is a forward with transposed weights for each residue of the stride.
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "arithmetic.hpp"
@@ -22,11 +21,6 @@ namespace convolith {
 namespace {
 
 constexpr std::int64_t kMostChannels = 16;
-constexpr std::int64_t kMostPhases = 256;
-
-bool is_adjoint(const ConvProblem& problem) {
-  return problem.direction == Direction::backward_input;
-}
 
 template <class T>
 struct GroupedCall {
@@ -47,24 +41,15 @@ class Grouped : public Execution {
         adjoint_(is_adjoint(problem)),
         channels_(problem.in_channels),
         group_(problem.in_channels_per_group()) {
-    std::array<std::int64_t, kSpatialAxes> extents;
-    for (int i = 0; i < kSpatialAxes; ++i) {
-      extents[i] = adjoint_ ? problem.windows[i].output : problem.windows[i].input;
-      destination_[i] = adjoint_ ? problem.windows[i].input : problem.windows[i].output;
-    }
-    for (const Phase& phase : phases(problem, adjoint_)) {
+    const Extents extents = source_extents(problem);
+    destination_ = destination_extents(problem);
+    for (const Phase& phase : phases(problem)) {
       phases_.emplace_back(phase, extents, problem.padding_mode);
     }
-    const Epilogue& epilogue = problem.epilogue;
     // What the kernels do not do themselves follows while the outputs are in L1.
-    const bool clamped =
-        epilogue.activation == Activation::relu || epilogue.activation == Activation::relu6;
-    second_pass_ = epilogue.residual || (epilogue.activation != Activation::none && !clamped);
-    store_.clamp = clamped && !second_pass_;
-    store_.least = T(0);
-    store_.greatest = epilogue.activation == Activation::relu6
-                          ? T(6)
-                          : std::numeric_limits<T>::infinity();
+    const FusedClamp<T> fused(problem.epilogue);
+    second_pass_ = fused.rest;
+    store_ = {fused.clamps, fused.least, fused.greatest};
   }
 
  protected:
@@ -624,19 +609,8 @@ class GroupedAlgorithm final : public Algorithm {
                          std::to_string(out) + " out; it takes several of 2 to " +
                          std::to_string(kMostChannels) + " in and as many out");
     }
-    if (is_adjoint(problem)) {
-      if (problem.padding_mode != PaddingMode::zeros) {
-        return Support::no(std::string("backward_input with padding_mode '") +
-                           convolith::name(problem.padding_mode) + "' folds margins back");
-      }
-      double residues = 1;
-      for (const Window& w : problem.windows) {
-        residues *= static_cast<double>(std::min(w.stride, w.input));
-      }
-      if (residues > kMostPhases) {
-        return Support::no("backward_input with more than " + std::to_string(kMostPhases) +
-                           " residues of the stride");
-      }
+    if (std::string reason = not_in_phases(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
     }
     const std::int64_t terms = reduction_terms(problem);
     if (terms > kMaxChain * kMaxChain / 2) {
@@ -649,7 +623,7 @@ class GroupedAlgorithm final : public Algorithm {
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;
-    const int lanes = wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+    const int lanes = lanes_of(problem.dtype, machine);
     const std::int64_t pixels =
         is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
     const std::int64_t group = problem.in_channels_per_group();

@@ -12,17 +12,12 @@
 #include "convolith/algorithm.hpp"
 #include "implicit_gemm/channel_lanes.hpp"
 #include "implicit_gemm/pixel_lanes.hpp"
+#include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
 
 namespace convolith {
 namespace {
-
-constexpr std::int64_t kMostPhases = 256;
-
-bool is_adjoint(const ConvProblem& problem) {
-  return problem.direction == Direction::backward_input;
-}
 
 /// Time in units of the multiply-adds of full vectors, by which index the lanes run along.
 struct LaneCosts {
@@ -66,19 +61,8 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return Support::no("does not compute backward_weight");
     }
-    if (is_adjoint(problem)) {
-      if (problem.padding_mode != PaddingMode::zeros) {
-        return Support::no(std::string("backward_input with padding_mode '") +
-                           convolith::name(problem.padding_mode) + "' folds margins back");
-      }
-      double residues = 1;
-      for (const Window& w : problem.windows) {
-        residues *= static_cast<double>(std::min(w.stride, w.input));
-      }
-      if (residues > kMostPhases) {
-        return Support::no("backward_input with more than " + std::to_string(kMostPhases) +
-                           " residues of the stride");
-      }
+    if (std::string reason = not_in_phases(problem); !reason.empty()) {
+      return Support::no(std::move(reason));
     }
     constexpr std::int64_t kFewestInBlock = 64;
     const std::int64_t terms = reduction_terms(problem);
@@ -92,7 +76,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
     const bool wide = problem.dtype == DType::float64;
-    const LaneCosts costs = lane_costs(problem, lanes_of(problem, machine));
+    const LaneCosts costs = lane_costs(problem, lanes_of(problem.dtype, machine));
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
@@ -113,11 +97,6 @@ class ImplicitGemmAlgorithm final : public Algorithm {
   }
 
  private:
-  static int lanes_of(const ConvProblem& problem, const Machine& machine) noexcept {
-    const KernelTable& kernels = *machine.kernels;
-    return problem.dtype == DType::float64 ? kernels.float64.lanes : kernels.float32.lanes;
-  }
-
   template <class T>
   static std::unique_ptr<const Execution> prepare_typed(const ConvProblem& problem,
                                                         const Machine& machine, int threads) {

@@ -10,9 +10,8 @@ namespace convolith {
 namespace {
 
 int tile_pixels(const ConvProblem& problem, const auto& kernels) {
-  const bool adjoint = problem.direction == Direction::backward_input;
   const std::int64_t produced =
-      adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
+      is_adjoint(problem) ? problem.in_channels_per_group() : problem.out_channels_per_group();
   return kernels.offsets_columns(
       static_cast<int>(std::min<std::int64_t>(produced, kernels.tile_rows)));
 }

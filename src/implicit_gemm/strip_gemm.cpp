@@ -46,13 +46,13 @@ StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int 
       tile_pixels_(tile_pixels),
       column_unit_(column_unit),
       panel_width_(panel_width),
-      adjoint_(problem.direction == Direction::backward_input),
+      adjoint_(is_adjoint(problem)),
       channels_last_(problem.layout == Layout::channels_last) {
   reduced_ = adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group();
   produced_ = adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group();
   panels_ = divide_up(produced_, panel_width_);
   std::int64_t packed_begin = 0;
-  for (Phase& phase : phases(problem, adjoint_)) {
+  for (Phase& phase : phases(problem)) {
     PhasePlan plan{std::move(phase), 0, packed_begin, {}};
     const auto& [depth, height, width] = plan.phase.axes;
     plan.reduction = plan.phase.taps() * reduced_;
@@ -69,11 +69,10 @@ StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int 
     }
     phases_.push_back(std::move(plan));
   }
+  sources_ = source_extents(problem);
+  outputs_ = destination_extents(problem);
   pointwise_ = true;
   for (int axis = 0; axis < kSpatialAxes; ++axis) {
-    const Window& window = problem.windows[axis];
-    sources_[axis] = adjoint_ ? window.output : window.input;
-    outputs_[axis] = adjoint_ ? window.input : window.output;
     destinations_[axis] = 0;
     for (const PhasePlan& plan : phases_) {
       const AxisPhase& phase = plan.phase.axes[axis];

@@ -117,9 +117,8 @@ class StripGemm : public Execution {
   std::int64_t reduced_, produced_;  ///< channels per group that are read and written
   std::int64_t panels_;
   std::vector<PhasePlan> phases_;
-  std::array<std::int64_t, kSpatialAxes> sources_;       ///< extents
-  std::array<std::int64_t, kSpatialAxes> outputs_;       ///< extents
-  std::array<std::int64_t, kSpatialAxes> destinations_;  ///< of a phase, at most
+  Extents sources_, outputs_;
+  Extents destinations_;  ///< of a phase, at most
   std::array<std::int64_t, kSpatialAxes> source_step_;
   std::array<StripAxis, kSpatialAxes> axes_;
   bool pointwise_ = false;  ///< each destination of each phase reads one source, its own

@@ -26,6 +26,11 @@ const KernelTable& isa_in_use();
 /// Cache sizes and nominal rates of this machine, for kernels of the given ISA.
 Machine describe_machine(const KernelTable& isa);
 
+/// Of a vector of its kernels.
+inline int lanes_of(DType dtype, const Machine& machine) noexcept {
+  return dtype == DType::float64 ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+}
+
 template <class T>
 const Kernels<T>& kernels_for(const Machine& machine) noexcept;
 template <>

@@ -1,7 +1,6 @@
 #include "winograd/execution.hpp"
 
 #include <algorithm>
-#include <limits>
 
 #include "arithmetic.hpp"
 #include "epilogue.hpp"
@@ -214,16 +213,14 @@ class WinogradExecution final : public Execution {
           epilogue(execution.problem_, arguments),
           packed(packed_weight),
           bias(nullptr),
-          least(-std::numeric_limits<T>::infinity()),
-          greatest(std::numeric_limits<T>::infinity()) {
-      const Epilogue& wanted = execution.problem_.epilogue;
-      const bool limits = wanted.activation == Activation::relu ||
-                          wanted.activation == Activation::relu6;
-      epilogue_apart = wanted.residual || !(limits || wanted.activation == Activation::none);
-      if (epilogue_apart) return;
-      if (wanted.bias) bias = static_cast<const T*>(arguments.bias);
-      if (limits) least = T(0);
-      if (wanted.activation == Activation::relu6) greatest = T(6);
+          epilogue_apart(false) {
+      const FusedClamp<T> fused(execution.problem_.epilogue);
+      epilogue_apart = fused.rest;
+      least = fused.least;
+      greatest = fused.greatest;
+      if (!epilogue_apart && execution.problem_.epilogue.bias) {
+        bias = static_cast<const T*>(arguments.bias);
+      }
     }
   };
 

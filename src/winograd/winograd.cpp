@@ -6,6 +6,7 @@
 #include "arithmetic.hpp"
 #include "kernels/cook_toom_table.hpp"
 #include "kernels/kernel_table.hpp"
+#include "runtime/cpu.hpp"
 #include "tolerance.hpp"
 #include "winograd/execution.hpp"
 
@@ -43,7 +44,7 @@ Support Winograd::supports(const ConvProblem& problem) const {
 double Winograd::cost(const ConvProblem& problem, const Machine& machine) const {
   const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
   const bool wide = problem.dtype == DType::float64;
-  const std::int64_t lanes = wide ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;
+  const std::int64_t lanes = lanes_of(problem.dtype, machine);
   const std::int64_t tile_rows =
       wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
   const auto bytes = static_cast<double>(size_of(problem.dtype));
@@ -96,16 +97,13 @@ Tolerance Winograd::tolerance(const ConvProblem& problem) const {
   const CookToom matrices = cook_toom(outputs_, static_cast<int>(geometry.column().taps));
   double amplified = amplification(matrices);
   if (geometry.square()) amplified *= amplified;
-  // n additions err by about sqrt(n) u, and by more than kDeviations times that with a probability
-  // of 2 exp(-kDeviations^2 / 2) (Higham & Mary, SIAM J. Sci. Comput. 41:5, 2019); so do the few
-  // of the transforms, two of which follow one another on each axis.
-  constexpr double kDeviations = 6;
+  // The additions of channels, and the few of the transforms, two of which follow one another on
+  // each axis.
   const double transform_additions = (geometry.square() ? 6.0 : 3.0) * matrices.inputs;
   const double additions =
       static_cast<double>(geometry.reduced * geometry.reduced_taps) + transform_additions;
-  const double unit_roundoff = problem.dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
   return {summation_bound(problem.dtype, 1),
-          kDeviations * std::sqrt(additions) * unit_roundoff * amplified};
+          probable_bound(problem.dtype, additions) * amplified};
 }
 
 std::unique_ptr<const Execution> Winograd::prepare(const ConvProblem& problem,
