@@ -296,3 +296,19 @@ def test_brief_problems_give_the_same_on_the_calling_thread() -> None:
         assert brief.workspace_bytes <= plan.workspace_bytes
     finally:
         assert _core.set_brief_operations(before) == 1e9
+
+
+def test_results_begin_on_a_cache_line_and_own_their_memory() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.random((1, 3, 41, 37), dtype=np.float32)
+    w = rng.random((4, 3, 3, 3), dtype=np.float32)
+    dy = rng.random((1, 4, 39, 35), dtype=np.float32)
+    for result in (cl.conv2d(x, w), cl.max_pool2d(x, 2), cl.conv_backward_input(dy, w, x.shape)):
+        assert result.ctypes.data % 64 == 0
+        assert result.flags.owndata
+        assert result.base is None
+    y = cl.conv2d(x, w)
+    before = y.copy()
+    y.resize((8, 4, 39, 35), refcheck=False)  # NumPy asks the array's own allocator for more
+    assert np.array_equal(y[:1], before)
+    assert not y[1:].any()

@@ -4,6 +4,8 @@
 #include <array>
 #include <bit>
 
+#include "bindings/allocation.hpp"
+
 namespace py = pybind11;
 
 namespace convolith {
@@ -28,6 +30,16 @@ bool is_plain(const py::array& array) {
   constexpr int kFlags = static_cast<int>(py::array::c_style) |
                          static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
   return (array.flags() & kFlags) == kFlags;
+}
+
+/// Whether an array gains more from its alignment than the 0.1 us that it costs.
+bool is_large(ShapeView shape) {
+  constexpr std::int64_t kElements = 1024;
+  std::int64_t elements = 1;
+  for (const std::int64_t extent : shape) {
+    elements = std::min(elements, kElements) * std::min(extent, kElements);
+  }
+  return elements >= kElements;
 }
 
 struct AxisStride {
@@ -305,6 +317,8 @@ py::array new_array(DType dtype, ShapeView shape) {
   const auto& numpy = py::detail::npy_api::get();
   const int number = dtype == DType::float32 ? py::detail::npy_api::NPY_FLOAT_
                                              : py::detail::npy_api::NPY_DOUBLE_;
+  std::optional<AlignedArrays> aligned;
+  if (is_large(shape)) aligned.emplace();
   PyObject* array = numpy.PyArray_NewFromDescr_(
       numpy.PyArray_Type_, numpy.PyArray_DescrFromType_(number), static_cast<int>(shape.size()),
       reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr, nullptr, 0, nullptr);

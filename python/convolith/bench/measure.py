@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from convolith import _core
+from convolith.bench.arrays import Array, aligned_empty
 from convolith.bench.layers import Layer
 from convolith.bench.peak import copy_bandwidth, fma_peak
 from convolith.bench.timing import Stopwatch, measure
-from convolith.bench.truth import Array, Operands, make_operands, result_shape, sampled_truth
+from convolith.bench.truth import Operands, make_operands, result_shape, sampled_truth
 
 REFERENCE = "reference"
 """The name under which the NumPy reference appears among the algorithms."""
@@ -188,7 +189,7 @@ class Benchmark:
         rng = np.random.default_rng(0)
         operands = make_operands(problem, rng)
         truth = sampled_truth(problem, operands, rng)
-        out = np.empty(result_shape(problem), dtype=problem.dtype)
+        out = aligned_empty(result_shape(problem), problem.dtype)
         names = candidates(problem, settings.algorithms, settings.threads)
         plans = [_core.Plan(problem, algorithm=n, threads=settings.threads) for n in names]
         runs = [plan_run(plan, problem, operands, out, settings.prepack) for plan in plans]

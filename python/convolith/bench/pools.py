@@ -9,7 +9,8 @@ import numpy as np
 
 from convolith import reference
 from convolith._core import ConvProblem
-from convolith.bench.truth import Array, Truth
+from convolith.bench.arrays import Array, aligned
+from convolith.bench.truth import Truth
 
 OPERATIONS = ("max", "avg")
 
@@ -89,7 +90,7 @@ def is_pool(text: str) -> bool:
 
 def make_input(problem: PoolProblem, rng: np.random.Generator) -> Array:
     """An array drawn uniformly from [-1, 1), channels first."""
-    return rng.random(problem.window.x_shape, dtype=np.float32) * 2 - 1
+    return aligned(rng.random(problem.window.x_shape, dtype=np.float32) * 2 - 1)
 
 
 def pool_truth(problem: PoolProblem, x: Array) -> Truth:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convolith._core import ConvProblem
-
-Array = npt.NDArray[Any]
+from convolith.bench.arrays import Array, aligned_empty
 
 ACTIVATIONS: dict[str, Callable[[Array], Any]] = {
     "none": lambda z: z,
@@ -59,7 +57,8 @@ def make_operands(problem: ConvProblem, rng: np.random.Generator) -> Operands:
     """Operands drawn uniformly from [-1, 1)."""
 
     def draw(*shape: int) -> Array:
-        values = rng.random(shape, dtype=np.dtype(problem.dtype).type)
+        values = aligned_empty(shape, problem.dtype)
+        rng.random(dtype=values.dtype.type, out=values)
         values *= 2
         values -= 1
         return values

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from convolith._core import ConvProblem
+from convolith.bench.arrays import Array
 from convolith.bench.pools import PoolProblem
-from convolith.bench.truth import Array, Operands
+from convolith.bench.truth import Operands
 
 Run = Callable[[], object]
 """One convolution; returns what `numpy.asarray` turns into the result, channels first."""

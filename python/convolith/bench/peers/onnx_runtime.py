@@ -8,6 +8,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from convolith._core import ConvProblem
+from convolith.bench.arrays import aligned_empty
 from convolith.bench.peers.adapter import Adapter, Run, is_transposed, output_padding
 from convolith.bench.truth import Operands, result_shape
 
@@ -33,7 +34,7 @@ class OnnxRuntime(Adapter):
         model = make_model(problem, operands).SerializeToString()
         session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         binding = session.io_binding()
-        out = np.empty(result_shape(problem), np.float32)
+        out = aligned_empty(result_shape(problem), np.float32)
         value = onnxruntime.OrtValue.ortvalue_from_numpy
         binding.bind_ortvalue_input("x", value(operands.first))
         binding.bind_ortvalue_output("y", value(out))

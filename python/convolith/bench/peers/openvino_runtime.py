@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convolith._core import ConvProblem
+from convolith.bench.arrays import aligned_empty
 from convolith.bench.peers.adapter import Adapter, Run, is_transposed, output_padding
 from convolith.bench.truth import Operands, result_shape
 
@@ -43,7 +44,7 @@ class OpenVino(Adapter):
         }
         compiled = self.core.compile_model(make_model(problem, operands), "CPU", properties)
         request = compiled.create_infer_request()
-        out = np.empty(result_shape(problem), np.float32)
+        out = aligned_empty(result_shape(problem), np.float32)
         request.set_input_tensor(openvino.Tensor(operands.first, shared_memory=True))
         request.set_output_tensor(openvino.Tensor(out, shared_memory=True))
 

@@ -8,9 +8,10 @@ import numpy as np
 
 import convolith
 from convolith import _core
+from convolith.bench.arrays import Array, aligned, aligned_empty
 from convolith.bench.peers.adapter import Adapter, Run, is_transposed
 from convolith.bench.pools import PoolProblem
-from convolith.bench.truth import Array, Operands, result_shape
+from convolith.bench.truth import Operands, result_shape
 
 
 class Own(Adapter):
@@ -34,14 +35,14 @@ class Own(Adapter):
             turned = problem.replace(data_format=layout)
             x = operands.first
             if layout == "channels_last":
-                x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+                x = aligned(np.moveaxis(x, 1, -1))
             runs[f"{layout} plan"] = plan_run(turned, x, operands.second, self.threads)
             runs[f"{layout} call"] = call_run(turned, x, operands.second)
         return runs
 
     def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
         """A call of a sliding or, where one window holds all, of a global function."""
-        last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        last = aligned(np.moveaxis(x, 1, -1))
         arrays = {"channels_first": x, "channels_last": last}
         return {f"{layout} call": pool_run(problem, x, layout) for layout, x in arrays.items()}
 
@@ -64,7 +65,7 @@ def channels_first(layout: str, result: Array) -> Array:
 def plan_run(problem: _core.ConvProblem, x: Array, weight: Array, threads: int) -> Run:
     """A call of a plan with packed weights."""
     plan = _core.Plan(problem, threads=threads).pack(weight)
-    out = np.empty(result_shape(problem), problem.dtype)
+    out = aligned_empty(result_shape(problem), problem.dtype)
     view = channels_first(problem.data_format, out)
 
     def run() -> object:

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 
 from convolith._core import ConvProblem
+from convolith.bench.arrays import Array
 from convolith.bench.peers.adapter import Adapter, Run, Unsupported, is_transposed, output_padding
 from convolith.bench.pools import PoolProblem
-from convolith.bench.truth import Array, Operands
+from convolith.bench.truth import Operands
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
