@@ -17,68 +17,106 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   const auto apart = static_cast<std::int64_t>(sizeof(T)) * this->axes_[2].step() * this->reduced_;
   const bool conflicts = apart % kPage == 0;
   pixel_elements_ = this->reduced_ + (conflicts ? this->kernels_.lanes : 0);
-  this->in_place_ = this->pointwise_ && this->channels_last_ && !conflicts;
-  touching_ = !conflicts;
-  for (const PhasePlan& plan : this->phases_) {
-    const auto& taps = plan.phase.axes[2].taps;
-    for (std::size_t t = 1; t < taps.size(); ++t) {
-      touching_ = touching_ && this->axes_[2].place(taps[t].offset) ==
-                                   this->axes_[2].place(taps[t - 1].offset) + 1;
-    }
-  }
-  // Strips take a quarter of L2; a k block's panel of weights takes two thirds of L1.
+  choose_segments(conflicts);
+  // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
-  const auto panel_row_bytes = static_cast<std::int64_t>(this->panel_width_ * sizeof(T));
-  const std::int64_t most = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(machine.l1_bytes) * 2 / 3 / panel_row_bytes, 64, kMaxChain);
-  for (const PhasePlan& plan : this->phases_) {
-    reductions_.push_back(cut_reduction(plan.phase, most));
+  sweep_blocks_ = std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(machine.l2_bytes / 2 / sizeof(T)) /
+             (kMaxChain * this->panel_width_));
+  for (std::size_t p = 0; p < this->phases_.size(); ++p) {
+    std::int64_t taps = 0;
+    std::vector<Segment> segments;
+    for (const ColumnSegment& columns : columns_[p]) {
+      segments.push_back(cut_products(this->phases_[p].phase, columns));
+      taps += static_cast<std::int64_t>(segments.back().taps.size());
+    }
+    most_taps_ = std::max(most_taps_, taps);
+    segments_.push_back(std::move(segments));
   }
 }
 
-/// Lists the units of a phase, and cuts them into blocks of at most `most` products: whole units,
-/// or equal parts of one.
+/// Reads the source in place and leaves out the taps under which a column finds padding, or packs
+/// it with its padding and takes all taps of a kernel row at once, whichever costs less.
 template <class T>
-typename ChannelLanes<T>::Reduction ChannelLanes<T>::cut_reduction(const Phase& phase,
-                                                                   std::int64_t most) const {
+void ChannelLanes<T>::choose_segments(bool conflicts) {
+  const bool zeros = this->problem_.padding_mode == PaddingMode::zeros;
+  std::vector<std::vector<ColumnSegment>> whole, inside;
+  double whole_cost = 0, inside_cost = 0;
+  touching_ = !conflicts;
+  for (const PhasePlan& plan : this->phases_) {
+    const AxisPhase& width = plan.phase.axes[2];
+    for (std::size_t t = 1; t < width.taps.size(); ++t) {
+      touching_ = touching_ && this->axes_[2].place(width.taps[t].offset) ==
+                                   this->axes_[2].place(width.taps[t - 1].offset) + 1;
+    }
+    whole.push_back(whole_segment(width));
+    inside.push_back(segments_inside(width, this->sources_[2]));
+    const double kernel_rows = static_cast<double>(plan.phase.taps()) /
+                               static_cast<double>(std::max<std::size_t>(1, width.taps.size()));
+    const auto add = [&](const std::vector<ColumnSegment>& segments, bool together) {
+      constexpr double kUnit = 12;  // to begin another run of products, in pixels and products
+      double cost = segment_products(segments, this->tile_pixels_) *
+                    static_cast<double>(this->reduced_);
+      for (const ColumnSegment& segment : segments) {
+        const std::int64_t columns = segment.columns.end - segment.columns.begin;
+        cost += kUnit * static_cast<double>(divide_up(columns, this->tile_pixels_)) *
+                (together ? 1.0 : static_cast<double>(segment.taps.size()));
+      }
+      return cost * kernel_rows;
+    };
+    whole_cost += add(whole.back(), touching_);
+    inside_cost += add(inside.back(), false);
+  }
+  const bool readable = this->channels_last_ && !conflicts && (zeros || this->pointwise_);
+  if (readable) {
+    // To pack costs about a third of a product, for all panels of weights together.
+    whole_cost += 0.3 * static_cast<double>(this->reduced_ * this->source_step_[1] *
+                                            this->source_step_[2] * this->destinations_[2]) /
+                  static_cast<double>(this->panels_);
+  }
+  const bool exact = this->pointwise_ || (zeros && inside_cost < whole_cost);
+  this->in_place_ = readable && exact;
+  touching_ = touching_ && !exact;
+  columns_ = exact ? std::move(inside) : std::move(whole);
+}
+
+/// Lists the units of a segment, and how they are cut into k blocks of kMaxChain products at most.
+template <class T>
+typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
+    const Phase& phase, const ColumnSegment& columns) const {
   const auto& [depth, height, width] = phase.axes;
   const auto width_taps = static_cast<std::int64_t>(width.taps.size());
-  const std::int64_t unit_taps = touching_ ? std::max<std::int64_t>(width_taps, 1) : 1;
-  const std::int64_t length = unit_taps * this->reduced_;
-  Reduction result;
-  std::int64_t place = 0;
+  Segment result;
+  result.columns = columns.columns;
+  result.row_units = touching_ ? std::min<std::int64_t>(width_taps, 1)
+                               : static_cast<std::int64_t>(columns.taps.size());
+  result.length = (touching_ ? width_taps : 1) * this->reduced_;
+  std::int64_t kernel_row = 0;
   for (const AxisPhase::Tap& d : depth.taps) {
     for (const AxisPhase::Tap& h : height.taps) {
-      for (std::int64_t w = 0; w < width_taps; w += unit_taps) {
+      for (std::int64_t u = 0; u < result.row_units; ++u) {
+        const ColumnSegment::Tap& tap = columns.taps[static_cast<std::size_t>(u)];
+        const std::int64_t offset = width.taps[tap.index].offset;
         const std::int64_t source =
-            this->strip_at(d.offset, this->axes_[1].place(h.offset)) +
-            this->axes_[2].place(width.taps[static_cast<std::size_t>(w)].offset) * pixel_elements_;
-        // Read in place, the one tap is the destination's own pixel.
-        const Tap tap{this->in_place_ ? 0 : source, place * this->panel_width_};
-        result.units.push_back({tap, d.offset, h.offset});
-        result.taps.push_back(tap);
-        place += length;
+            this->in_place_
+                ? (d.offset * this->sources_[1] + h.offset) * this->sources_[2] + offset
+                : this->strip_at(d.offset, this->axes_[1].place(h.offset)) +
+                      this->axes_[2].place(offset) * pixel_elements_;
+        const std::int64_t place =
+            kernel_row * width_taps + static_cast<std::int64_t>(tap.index);
+        result.taps.push_back(
+            {source, place * this->reduced_ * this->panel_width_, tap.padded_edges});
       }
+      ++kernel_row;
     }
   }
-  const auto units = static_cast<std::int64_t>(result.units.size());
-  if (length <= most) {
-    const auto blocks = static_cast<int>(divide_up(units, most / length));
-    for (int b = 0; b < blocks; ++b) {
-      const Range range = Range::share(units, b, blocks);
-      result.blocks.push_back({range.begin, range.end - range.begin, 0, length});
-    }
+  if (result.length <= kMaxChain) {
+    result.block_units = kMaxChain / std::max<std::int64_t>(1, result.length);
+    result.block_length = result.length;
   } else {
-    const auto parts = static_cast<int>(divide_up(length, most));
-    for (std::int64_t unit = 0; unit < units; ++unit) {
-      for (int part = 0; part < parts; ++part) {
-        const Range range = Range::share(length, part, parts);
-        result.blocks.push_back({unit, 1, range.begin, range.end - range.begin});
-      }
-    }
+    result.block_units = 1;
+    result.block_length = divide_up(result.length, divide_up(result.length, kMaxChain));
   }
-  // A phase without taps writes zeros.
-  if (result.blocks.empty()) result.blocks.push_back({0, 0, 0, length});
   return result;
 }
 
@@ -87,9 +125,11 @@ std::int64_t ChannelLanes<T>::row_elements(std::int64_t columns) const noexcept 
   return this->axes_[2].length(columns) * pixel_elements_;
 }
 
-/// In channels_first, the tiles of a block before they are transposed.
+/// The taps of a phase where the source is read in place; in channels_first, the tiles of a block
+/// before they are transposed.
 template <class T>
 std::size_t ChannelLanes<T>::extra_bytes() const noexcept {
+  if (this->in_place_) return aligned_bytes<Tap>(most_taps_);
   if (this->channels_last_) return 0;
   return aligned_bytes<T>(this->block_rows_ * this->block_columns_ * this->panel_width_);
 }
@@ -197,10 +237,13 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
                   this->axes_[2].step() * pixel_elements_};
   if (this->in_place_) {
     const Maps<T>& source = call.source;
-    const std::int64_t row = block.depth * this->sources_[1] + block.row;
+    const auto& step = this->source_step_;
+    const std::int64_t row =
+        block.depth * step[0] * this->sources_[1] + block.row * step[1];
     sources = {source.sample(block.sample, block.group * this->reduced_) +
-                   (row * this->sources_[2] + block.column) * source.pixel_stride,
-               this->sources_[2] * source.pixel_stride, source.pixel_stride};
+                   (row * this->sources_[2] + block.column * step[2]) * source.pixel_stride,
+               step[1] * this->sources_[2] * source.pixel_stride,
+               step[2] * source.pixel_stride};
   }
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
     const PhasePlan& plan = this->phases_[p];
@@ -208,16 +251,25 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
     const std::int64_t row_end = std::min(block.row_end, height.count);
     const std::int64_t columns = std::min(block.column_end, width.count) - block.column;
     if (block.depth >= depth.count || columns <= 0) continue;
+    if (this->in_place_) list_taps(segments_[p], call.source.pixel_stride, extra);
     // Whole rows of a dense grid follow one another in the output.
     const bool whole = plan.phase.dense() && columns == width.count;
     const std::int64_t together = whole ? row_end - block.row : 1;
+    const std::int64_t sweeps = divide_up(
+        divide_up(std::max<std::int64_t>(1, plan.reduction), kMaxChain / 2), 2 * sweep_blocks_);
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      for (const KBlock& k : reductions_[p].blocks) {
+      for (std::int64_t sweep = 0; sweep < sweeps; ++sweep) {
         for (std::int64_t row = block.row; row < row_end; ++row) {
-          multiply_row(call, block, plan, reductions_[p], sources, row, k, panel, tiles);
+          const Tap* listed = reinterpret_cast<const Tap*>(extra);
+          for (const Segment& segment : segments_[p]) {
+            const Tap* taps = this->in_place_ ? listed : segment.taps.data();
+            listed += segment.taps.size();
+            multiply_row(call, {block, plan, segment, taps, row, panel, sweep, sweeps},
+                         sources, tiles);
+          }
         }
       }
-      if (this->channels_last_ && call.epilogue.empty()) continue;
+      if (this->channels_last_) continue;
       for (std::int64_t row = block.row; row < row_end; row += together) {
         finish_rows(call, block, plan, row, together, columns, panel, tiles);
       }
@@ -225,70 +277,122 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
   }
 }
 
-/// Adds the products of one k block to the tiles of one output row.
+/// Taps for the strides of a call: their sources in elements.
 template <class T>
-void ChannelLanes<T>::multiply_row(const Call& call, const Block& block, const PhasePlan& plan,
-                                   const Reduction& reduction, const Sources& sources,
-                                   std::int64_t row, const KBlock& k, std::int64_t panel,
-                                   T* tiles) const noexcept {
-  const AxisPhase& width = plan.phase.axes[2];
-  const Tap* taps = reduction.taps.data() + k.first;
-  std::int64_t tap_count = k.units;
-  bool first = k.first == 0 && k.begin == 0;
-  // Kernel rows that lie in padding add nothing. Without any, the first block writes zeros.
-  Tap kept[kMaxChain];
-  if (this->problem_.padding_mode == PaddingMode::zeros) {
-    const auto adds = [&](const Unit& unit) {
-      return this->inside(0, block.depth, unit.depth_offset) &&
-             this->inside(1, row, unit.row_offset);
-    };
-    const auto units = reduction.units.begin();
-    const auto begin = units + k.first;
-    const auto end = begin + k.units;
-    const std::int64_t kept_count = std::count_if(begin, end, adds);
-    if (kept_count < k.units) {
-      const bool none = std::none_of(units, reduction.units.end(), adds);
-      if (kept_count == 0 && !(none && first)) return;
-      tap_count = 0;
-      for (auto unit = begin; unit != end; ++unit) {
-        if (adds(*unit)) kept[tap_count++] = unit->tap;
-      }
-      taps = kept;
+void ChannelLanes<T>::list_taps(const std::vector<Segment>& segments, std::int64_t pixel_stride,
+                                std::byte* scratch) const noexcept {
+  auto* listed = reinterpret_cast<Tap*>(scratch);
+  for (const Segment& segment : segments) {
+    for (const Tap& tap : segment.taps) {
+      *listed++ = {tap.source * pixel_stride, tap.weight, tap.padded_edges};
     }
-    first = k.begin == 0 && std::none_of(units, begin, adds);
   }
+}
+
+/// visit(units, begin, length): the k blocks of a row, which are products [begin, begin + length)
+/// of some units. Kernel rows that lie in padding are left out.
+template <class T>
+template <class Visit>
+void ChannelLanes<T>::for_each_k_block(const RowProducts& products,
+                                       const Visit& visit) const noexcept {
+  const Segment& segment = products.segment;
+  const auto& [depth, height, width] = products.plan.phase.axes;
+  const auto inside = [&](int axis, const AxisPhase& phase, std::int64_t j) {
+    Range range{0, static_cast<std::int64_t>(phase.taps.size())};
+    if (this->problem_.padding_mode != PaddingMode::zeros) return range;
+    const auto at = [&](std::int64_t tap) {
+      return this->inside(axis, j, phase.taps[static_cast<std::size_t>(tap)].offset);
+    };
+    while (range.begin < range.end && !at(range.begin)) ++range.begin;
+    while (range.end > range.begin && !at(range.end - 1)) --range.end;
+    return range;
+  };
+  const auto visit_units = [&](std::int64_t unit, std::int64_t end) {
+    for (; unit < end; unit += segment.block_units) {
+      const Range units{unit, std::min(unit + segment.block_units, end)};
+      for (std::int64_t begin = 0; begin < segment.length; begin += segment.block_length) {
+        visit(units, begin, std::min(segment.block_length, segment.length - begin));
+      }
+    }
+  };
+  const Range planes = inside(0, depth, products.block.depth);
+  const Range rows = inside(1, height, products.row);
+  const auto kernel_rows = static_cast<std::int64_t>(height.taps.size());
+  if (rows.end - rows.begin == kernel_rows) {
+    visit_units(planes.begin * kernel_rows * segment.row_units,
+                planes.end * kernel_rows * segment.row_units);
+    return;
+  }
+  for (std::int64_t plane = planes.begin; plane < planes.end; ++plane) {
+    visit_units((plane * kernel_rows + rows.begin) * segment.row_units,
+                (plane * kernel_rows + rows.end) * segment.row_units);
+  }
+}
+
+/// Adds the products of one sweep to the tiles of a segment in one output row.
+template <class T>
+void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products,
+                                   const Sources& sources, T* tiles) const noexcept {
+  const Block& block = products.block;
+  const PhasePlan& plan = products.plan;
+  const std::int64_t phase_columns =
+      std::min(block.column_end, plan.phase.axes[2].count) - block.column;
+  const Range columns{std::max(products.segment.columns.begin - block.column, std::int64_t{0}),
+                      std::min(products.segment.columns.end - block.column, phase_columns)};
+  if (columns.begin >= columns.end) return;
   const int panel_width = this->panel_width_;
-  const std::int64_t first_channel = block.group * this->produced_ + panel * panel_width;
+  const std::int64_t panel_channel = products.panel * panel_width;
+  const std::int64_t first_channel = block.group * this->produced_ + panel_channel;
+  const std::int64_t row = products.row - block.row;
+  const std::int64_t pixel_step = plan.phase.axes[2].step;
+  const T* weight = call.packed + plan.packed_begin +
+                    (block.group * this->panels_ + products.panel) * plan.reduction * panel_width;
   const Maps<T>& output = call.output;
+  const bool last_sweep = products.sweep + 1 == products.sweeps;
+  const bool finishes = this->channels_last_ && last_sweep && !call.epilogue.empty();
 
   GatherTile<T> tile{};
-  tile.taps = taps;
-  tile.tap_count = tap_count;
-  tile.channels = k.length;
   tile.source_pixel_stride = sources.pixel_stride;
-  tile.weight = call.packed + plan.packed_begin +
-                ((block.group * this->panels_ + panel) * plan.reduction + k.begin) * panel_width;
   tile.out_channels =
-      static_cast<int>(std::min<std::int64_t>(panel_width, this->produced_ - panel * panel_width));
-  tile.accumulate = !first;
-  const T* source = sources.data + (row - block.row) * sources.row_stride + k.begin;
-  const std::int64_t columns = std::min(block.column_end, width.count) - block.column;
+      static_cast<int>(std::min<std::int64_t>(panel_width, this->produced_ - panel_channel));
+  tile.output_pixel_stride =
+      this->channels_last_ ? pixel_step * output.pixel_stride : panel_width;
   // Equal tiles: no short one waits for its weights.
-  const auto count = static_cast<int>(divide_up(columns, this->tile_pixels_));
-  for (int t = 0; t < count; ++t) {
-    const Range range = Range::share(columns, t, count);
+  const std::int64_t count = columns.end - columns.begin;
+  const auto tile_count = static_cast<int>(divide_up(count, this->tile_pixels_));
+  for (int t = 0; t < tile_count; ++t) {
+    const Range share = Range::share(count, t, tile_count);
+    const Range range{columns.begin + share.begin, columns.begin + share.end};
+    const std::int64_t pixel =
+        this->output_pixel(plan.phase, block.depth, products.row, block.column + range.begin);
+    const T* source =
+        sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
     tile.pixels = static_cast<int>(range.end - range.begin);
-    tile.source = source + range.begin * sources.pixel_stride;
-    if (this->channels_last_) {
-      const std::int64_t pixel =
-          this->output_pixel(plan.phase, block.depth, row, block.column + range.begin);
-      tile.output = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-      tile.output_pixel_stride = width.step * output.pixel_stride;
-    } else {
-      tile.output = tiles + ((row - block.row) * columns + range.begin) * panel_width;
-      tile.output_pixel_stride = panel_width;
+    tile.edges = (block.column + range.begin == products.segment.columns.begin ? kFirstPixel : 0U) |
+                 (block.column + range.end == products.segment.columns.end ? kLastPixel : 0U);
+    tile.output = this->channels_last_
+                      ? output.sample(block.sample, first_channel) + pixel * output.pixel_stride
+                      : tiles + (row * phase_columns + range.begin) * panel_width;
+    std::int64_t visited = 0;
+    for_each_k_block(products, [&](const Range& units, std::int64_t begin, std::int64_t length) {
+      tile.accumulate = visited > 0;
+      if (std::min(visited++ / sweep_blocks_, products.sweeps - 1) != products.sweep) return;
+      tile.taps = products.taps + units.begin;
+      tile.tap_count = units.end - units.begin;
+      tile.channels = length;
+      tile.source = source + begin;
+      tile.weight = weight + begin * panel_width;
+      this->kernels_.gather_channels_last(tile);
+    });
+    if (visited == 0 && last_sweep) {
+      tile.tap_count = 0;
+      tile.accumulate = false;
+      this->kernels_.gather_channels_last(tile);
     }
-    this->kernels_.gather_channels_last(tile);
+    if (!finishes) continue;
+    const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
+    this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
+                            tile.output_pixel_stride, output.channel_stride);
   }
 }
 
@@ -309,10 +413,6 @@ void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const Ph
   const auto pixels = static_cast<int>(rows * columns);
   T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
   const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
-  if (this->channels_last_) {
-    this->kernels_.epilogue(epilogue, pixels, channels, to, step, output.channel_stride);
-    return;
-  }
   this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panel_width,
                            panel_width, 1, to, output.channel_stride, step);
   if (call.epilogue.empty()) return;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "implicit_gemm/column_segments.hpp"
 #include "implicit_gemm/strip_gemm.hpp"
 
 namespace convolith {
@@ -18,22 +19,22 @@ class ChannelLanes final : public StripGemm<T> {
   using typename Base::Call;
   using typename Base::PhasePlan;
 
-  /// A part of a reduction: `units` units from `first` on, elements [begin, begin + length) of
-  /// each. A unit is a kernel row whose taps touch, or one tap.
-  struct KBlock {
-    std::int64_t first, units, begin, length;
+  /// The products of some columns. A unit is a kernel row whose taps touch, or one tap.
+  struct Segment {
+    Range columns;
+    std::vector<Tap> taps;    ///< of the units; where read in place, their sources count pixels
+    std::int64_t row_units;   ///< in a kernel row
+    std::int64_t length;      ///< of a unit, in products
+    std::int64_t block_units, block_length;  ///< of a k block: whole units, or a part of one
   };
 
-  struct Unit {
-    Tap tap;
-    std::int64_t depth_offset, row_offset;
-  };
-
-  /// The reduction of one phase.
-  struct Reduction {
-    std::vector<Unit> units;
-    std::vector<Tap> taps;  ///< of the units
-    std::vector<KBlock> blocks;
+  /// One sweep over the products of a segment in one output row and panel of channels.
+  struct RowProducts {
+    const Block& block;
+    const PhasePlan& plan;
+    const Segment& segment;
+    const Tap* taps;  ///< of the segment
+    std::int64_t row, panel, sweep, sweeps;
   };
 
   /// Where a block's tiles read.
@@ -49,19 +50,26 @@ class ChannelLanes final : public StripGemm<T> {
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                 std::byte* extra) const noexcept override;
 
-  Reduction cut_reduction(const Phase& phase, std::int64_t most) const;
+  void choose_segments(bool conflicts);
+  Segment cut_products(const Phase& phase, const ColumnSegment& columns) const;
   void pack_pixels(const Maps<T>& source, const T* from, std::int64_t step, std::int64_t pixels,
                    T* to, std::int64_t to_stride) const noexcept;
-  void multiply_row(const Call& call, const Block& block, const PhasePlan& plan,
-                    const Reduction& reduction, const Sources& sources, std::int64_t row,
-                    const KBlock& k, std::int64_t panel, T* tiles) const noexcept;
+  void list_taps(const std::vector<Segment>& segments, std::int64_t pixel_stride,
+                 std::byte* scratch) const noexcept;
+  template <class Visit>
+  void for_each_k_block(const RowProducts& products, const Visit& visit) const noexcept;
+  void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
+                    T* tiles) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t rows, std::int64_t columns, std::int64_t panel,
                    const T* tiles) const noexcept;
 
   std::int64_t pixel_elements_;  ///< of a strip's pixel
-  bool touching_;                ///< whether the taps of a kernel row are neighbours
-  std::vector<Reduction> reductions_;
+  bool touching_ = false;  ///< whether the taps of a kernel row are one unit
+  std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
+  std::vector<std::vector<Segment>> segments_;  ///< of each phase
+  std::int64_t most_taps_ = 0;                  ///< of a segment
+  std::int64_t sweep_blocks_;                   ///< k blocks whose weights stay in L2
 };
 
 }  // namespace convolith

@@ -10,26 +10,38 @@ namespace {
 
 template <class T>
 struct GatherChannelsLast {
+  /// Adds the products of one tap for the pixels [kFirst, kEnd).
+  template <int kFirst, int kEnd, int kPixels, int kVectors>
+  CONVOLITH_INLINE static void add_tap(Vec<T> (&sum)[kPixels][kVectors], const GatherTile<T>& tile,
+                                       const Tap& tap) {
+    RowPointers<T, kPixels> source(tile.source + tap.source, tile.source_pixel_stride);
+    const T* weight = tile.weight + tap.weight;
+    CONVOLITH_UNROLL(4)
+    for (std::int64_t c = 0; c < tile.channels; ++c) {
+      Vec<T> column[kVectors];
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+      CONVOLITH_UNROLL(16)
+      for (int p = kFirst; p < kEnd; ++p) {
+        const Vec<T> row = broadcast(source.at(p));
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
+      }
+      source.advance();
+      weight += kTileColumns<T>;
+    }
+  }
+
   template <int kPixels, int kVectors>
   static void run_tile(const GatherTile<T>& tile) {
     prefetch_tile<T, kPixels, kVectors>(tile.output, tile.output_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
-      RowPointers<T, kPixels> source(tile.source + tile.taps[t].source, tile.source_pixel_stride);
-      const T* weight = tile.weight + tile.taps[t].weight;
-      CONVOLITH_UNROLL(4)
-      for (std::int64_t c = 0; c < tile.channels; ++c) {
-        Vec<T> column[kVectors];
-        CONVOLITH_UNROLL(2)
-        for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
-        CONVOLITH_UNROLL(16)
-        for (int p = 0; p < kPixels; ++p) {
-          const Vec<T> row = broadcast(source.at(p));
-          CONVOLITH_UNROLL(2)
-          for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
-        }
-        source.advance();
-        weight += kTileColumns<T>;
+      const Tap& tap = tile.taps[t];
+      switch (tap.padded_edges & tile.edges) {
+        case kFirstPixel: add_tap<1, kPixels>(sum, tile, tap); break;
+        case kLastPixel: add_tap<0, kPixels - 1>(sum, tile, tap); break;
+        default: add_tap<0, kPixels>(sum, tile, tap);
       }
     }
     store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,

@@ -31,10 +31,14 @@ struct TileEpilogue {
   T slope;
 };
 
+/// The outermost pixels of a tile.
+enum TileEdge : unsigned { kFirstPixel = 1, kLastPixel = 2 };
+
 /// One kernel tap of a tile: where its source begins and where its weights do, in elements.
 struct Tap {
   std::int64_t source;
   std::int64_t weight;
+  unsigned padded_edges = 0;  ///< under which of the outermost pixels it finds padding; one at most
 };
 
 /// output[r, j] (+)= sum over taps t, channels c of products of source and weight.
@@ -52,6 +56,7 @@ struct GatherTile {
   std::int64_t output_channel_stride;
   int pixels, out_channels;            ///< extents of the tile
   bool accumulate;
+  unsigned edges;  ///< those of the taps' edges at which the tile stands; channels_last alone
 };
 
 /// A run of output pixels and the input pixels under one tap.
