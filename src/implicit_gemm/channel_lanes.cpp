@@ -27,8 +27,14 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     std::int64_t taps = 0;
     std::vector<Segment> segments;
     for (const ColumnSegment& columns : columns_[p]) {
-      segments.push_back(cut_products(this->phases_[p].phase, columns));
-      taps += static_cast<std::int64_t>(segments.back().taps.size());
+      const Phase& phase = this->phases_[p].phase;
+      const Segment& segment = segments.emplace_back(cut_products(phase, columns));
+      const auto planes = static_cast<std::int64_t>(phase.axes[0].taps.size());
+      const auto kernel_rows = static_cast<std::int64_t>(phase.axes[1].taps.size());
+      most_blocks_ = std::max(
+          most_blocks_, planes * divide_up(kernel_rows * segment.row_units, segment.block_units) *
+                            divide_up(segment.length, segment.block_length));
+      taps += static_cast<std::int64_t>(segment.taps.size());
     }
     most_taps_ = std::max(most_taps_, taps);
     segments_.push_back(std::move(segments));
@@ -90,7 +96,7 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
   result.columns = columns.columns;
   result.row_units = touching_ ? std::min<std::int64_t>(width_taps, 1)
                                : static_cast<std::int64_t>(columns.taps.size());
-  result.length = (touching_ ? width_taps : 1) * this->reduced_;
+  result.length = (touching_ ? std::max<std::int64_t>(width_taps, 1) : 1) * this->reduced_;
   std::int64_t kernel_row = 0;
   for (const AxisPhase::Tap& d : depth.taps) {
     for (const AxisPhase::Tap& h : height.taps) {
@@ -110,8 +116,15 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
       ++kernel_row;
     }
   }
+  constexpr std::int64_t kLong = 32;
+  const bool all_taps = columns.taps.size() == width.taps.size();
+  if (result.length < kLong && all_taps && !this->in_place_) {
+    for (const Tap& tap : result.taps) {
+      for (std::int64_t i = 0; i < result.length; ++i) result.offsets.push_back(tap.source + i);
+    }
+  }
   if (result.length <= kMaxChain) {
-    result.block_units = kMaxChain / std::max<std::int64_t>(1, result.length);
+    result.block_units = kMaxChain / result.length;
     result.block_length = result.length;
   } else {
     result.block_units = 1;
@@ -125,13 +138,16 @@ std::int64_t ChannelLanes<T>::row_elements(std::int64_t columns) const noexcept 
   return this->axes_[2].length(columns) * pixel_elements_;
 }
 
-/// The taps of a phase where the source is read in place; in channels_first, the tiles of a block
-/// before they are transposed.
+/// The k blocks of a row; the taps of a phase where the source is read in place; in channels_first,
+/// the tiles of a block before they are transposed.
 template <class T>
 std::size_t ChannelLanes<T>::extra_bytes() const noexcept {
-  if (this->in_place_) return aligned_bytes<Tap>(most_taps_);
-  if (this->channels_last_) return 0;
-  return aligned_bytes<T>(this->block_rows_ * this->block_columns_ * this->panel_width_);
+  std::size_t bytes = aligned_bytes<KBlock>(most_blocks_);
+  if (this->in_place_) bytes += aligned_bytes<Tap>(most_taps_);
+  if (!this->channels_last_) {
+    bytes += aligned_bytes<T>(this->block_rows_ * this->block_columns_ * this->panel_width_);
+  }
+  return bytes;
 }
 
 /// Panels [phase][group][panel][tap][reduced channel][lane].
@@ -232,7 +248,9 @@ void ChannelLanes<T>::pack_pixels(const Maps<T>& source, const T* from, std::int
 template <class T>
 void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* strips,
                                const Range& panels, std::byte* extra) const noexcept {
-  T* tiles = reinterpret_cast<T*>(extra);
+  auto* k_blocks = reinterpret_cast<KBlock*>(extra);
+  std::byte* lists = extra + aligned_bytes<KBlock>(most_blocks_);
+  T* tiles = reinterpret_cast<T*>(lists);
   Sources sources{strips, this->axes_[1].step() * this->strip_row_elements(),
                   this->axes_[2].step() * pixel_elements_};
   if (this->in_place_) {
@@ -251,20 +269,26 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
     const std::int64_t row_end = std::min(block.row_end, height.count);
     const std::int64_t columns = std::min(block.column_end, width.count) - block.column;
     if (block.depth >= depth.count || columns <= 0) continue;
-    if (this->in_place_) list_taps(segments_[p], call.source.pixel_stride, extra);
+    if (this->in_place_) list_taps(segments_[p], call.source.pixel_stride, lists);
     // Whole rows of a dense grid follow one another in the output.
     const bool whole = plan.phase.dense() && columns == width.count;
     const std::int64_t together = whole ? row_end - block.row : 1;
-    const std::int64_t sweeps = divide_up(
-        divide_up(std::max<std::int64_t>(1, plan.reduction), kMaxChain / 2), 2 * sweep_blocks_);
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      for (std::int64_t sweep = 0; sweep < sweeps; ++sweep) {
+      bool more = true;
+      for (std::int64_t sweep = 0; more; sweep += sweep_blocks_) {
+        more = false;
         for (std::int64_t row = block.row; row < row_end; ++row) {
-          const Tap* listed = reinterpret_cast<const Tap*>(extra);
+          const Tap* listed = reinterpret_cast<const Tap*>(lists);
           for (const Segment& segment : segments_[p]) {
+            const std::int64_t count =
+                list_k_blocks(plan.phase, segment, block.depth, row, k_blocks);
+            const std::int64_t end = std::min(sweep + sweep_blocks_, count);
             const Tap* taps = this->in_place_ ? listed : segment.taps.data();
             listed += segment.taps.size();
-            multiply_row(call, {block, plan, segment, taps, row, panel, sweep, sweeps},
+            more = more || end < count;
+            if (sweep > 0 && sweep >= count) continue;
+            multiply_row(call, {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, row,
+                                panel, sweep > 0, end == count},
                          sources, tiles);
           }
         }
@@ -289,44 +313,44 @@ void ChannelLanes<T>::list_taps(const std::vector<Segment>& segments, std::int64
   }
 }
 
-/// visit(units, begin, length): the k blocks of a row, which are products [begin, begin + length)
-/// of some units. Kernel rows that lie in padding are left out.
+/// Lists the k blocks of an output row, without kernel rows that lie in padding; returns how many.
 template <class T>
-template <class Visit>
-void ChannelLanes<T>::for_each_k_block(const RowProducts& products,
-                                       const Visit& visit) const noexcept {
-  const Segment& segment = products.segment;
-  const auto& [depth, height, width] = products.plan.phase.axes;
-  const auto inside = [&](int axis, const AxisPhase& phase, std::int64_t j) {
-    Range range{0, static_cast<std::int64_t>(phase.taps.size())};
+std::int64_t ChannelLanes<T>::list_k_blocks(const Phase& phase, const Segment& segment,
+                                            std::int64_t depth, std::int64_t row,
+                                            KBlock* blocks) const noexcept {
+  const KBlock* const first = blocks;
+  const auto inside = [&](int axis, std::int64_t j) {
+    const auto& taps = phase.axes[axis].taps;
+    Range range{0, static_cast<std::int64_t>(taps.size())};
     if (this->problem_.padding_mode != PaddingMode::zeros) return range;
     const auto at = [&](std::int64_t tap) {
-      return this->inside(axis, j, phase.taps[static_cast<std::size_t>(tap)].offset);
+      return this->inside(axis, j, taps[static_cast<std::size_t>(tap)].offset);
     };
     while (range.begin < range.end && !at(range.begin)) ++range.begin;
     while (range.end > range.begin && !at(range.end - 1)) --range.end;
     return range;
   };
-  const auto visit_units = [&](std::int64_t unit, std::int64_t end) {
+  const auto list_units = [&](std::int64_t unit, std::int64_t end) {
     for (; unit < end; unit += segment.block_units) {
-      const Range units{unit, std::min(unit + segment.block_units, end)};
+      const std::int64_t units = std::min(segment.block_units, end - unit);
       for (std::int64_t begin = 0; begin < segment.length; begin += segment.block_length) {
-        visit(units, begin, std::min(segment.block_length, segment.length - begin));
+        *blocks++ = {unit, units, begin, std::min(segment.block_length, segment.length - begin)};
       }
     }
   };
-  const Range planes = inside(0, depth, products.block.depth);
-  const Range rows = inside(1, height, products.row);
-  const auto kernel_rows = static_cast<std::int64_t>(height.taps.size());
+  const Range planes = inside(0, depth);
+  const Range rows = inside(1, row);
+  const auto kernel_rows = static_cast<std::int64_t>(phase.axes[1].taps.size());
   if (rows.end - rows.begin == kernel_rows) {
-    visit_units(planes.begin * kernel_rows * segment.row_units,
-                planes.end * kernel_rows * segment.row_units);
-    return;
+    list_units(planes.begin * kernel_rows * segment.row_units,
+               planes.end * kernel_rows * segment.row_units);
+  } else {
+    for (std::int64_t plane = planes.begin; plane < planes.end; ++plane) {
+      list_units((plane * kernel_rows + rows.begin) * segment.row_units,
+                 (plane * kernel_rows + rows.end) * segment.row_units);
+    }
   }
-  for (std::int64_t plane = planes.begin; plane < planes.end; ++plane) {
-    visit_units((plane * kernel_rows + rows.begin) * segment.row_units,
-                (plane * kernel_rows + rows.end) * segment.row_units);
-  }
+  return blocks - first;
 }
 
 /// Adds the products of one sweep to the tiles of a segment in one output row.
@@ -335,10 +359,11 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
                                    const Sources& sources, T* tiles) const noexcept {
   const Block& block = products.block;
   const PhasePlan& plan = products.plan;
+  const Segment& segment = products.segment;
   const std::int64_t phase_columns =
       std::min(block.column_end, plan.phase.axes[2].count) - block.column;
-  const Range columns{std::max(products.segment.columns.begin - block.column, std::int64_t{0}),
-                      std::min(products.segment.columns.end - block.column, phase_columns)};
+  const Range columns{std::max(segment.columns.begin - block.column, std::int64_t{0}),
+                      std::min(segment.columns.end - block.column, phase_columns)};
   if (columns.begin >= columns.end) return;
   const int panel_width = this->panel_width_;
   const std::int64_t panel_channel = products.panel * panel_width;
@@ -348,8 +373,7 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
   const T* weight = call.packed + plan.packed_begin +
                     (block.group * this->panels_ + products.panel) * plan.reduction * panel_width;
   const Maps<T>& output = call.output;
-  const bool last_sweep = products.sweep + 1 == products.sweeps;
-  const bool finishes = this->channels_last_ && last_sweep && !call.epilogue.empty();
+  const bool finishes = this->channels_last_ && products.finishes && !call.epilogue.empty();
 
   GatherTile<T> tile{};
   tile.source_pixel_stride = sources.pixel_stride;
@@ -368,23 +392,28 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
     const T* source =
         sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
     tile.pixels = static_cast<int>(range.end - range.begin);
-    tile.edges = (block.column + range.begin == products.segment.columns.begin ? kFirstPixel : 0U) |
-                 (block.column + range.end == products.segment.columns.end ? kLastPixel : 0U);
+    tile.edges = (block.column + range.begin == segment.columns.begin ? kFirstPixel : 0U) |
+                 (block.column + range.end == segment.columns.end ? kLastPixel : 0U);
     tile.output = this->channels_last_
                       ? output.sample(block.sample, first_channel) + pixel * output.pixel_stride
                       : tiles + (row * phase_columns + range.begin) * panel_width;
-    std::int64_t visited = 0;
-    for_each_k_block(products, [&](const Range& units, std::int64_t begin, std::int64_t length) {
-      tile.accumulate = visited > 0;
-      if (std::min(visited++ / sweep_blocks_, products.sweeps - 1) != products.sweep) return;
-      tile.taps = products.taps + units.begin;
-      tile.tap_count = units.end - units.begin;
-      tile.channels = length;
-      tile.source = source + begin;
-      tile.weight = weight + begin * panel_width;
+    for (const KBlock* k = products.begin; k != products.end; ++k) {
+      tile.accumulate = products.accumulates || k != products.begin;
+      if (!segment.offsets.empty()) {
+        tile.source = source;
+        tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
+        this->kernels_.gather_terms_channels_last(
+            tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length);
+        continue;
+      }
+      tile.taps = products.taps + k->unit;
+      tile.tap_count = k->units;
+      tile.channels = k->length;
+      tile.source = source + k->begin;
+      tile.weight = weight + k->begin * panel_width;
       this->kernels_.gather_channels_last(tile);
-    });
-    if (visited == 0 && last_sweep) {
+    }
+    if (products.begin == products.end && !products.accumulates) {
       tile.tap_count = 0;
       tile.accumulate = false;
       this->kernels_.gather_channels_last(tile);

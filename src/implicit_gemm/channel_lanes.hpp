@@ -23,18 +23,27 @@ class ChannelLanes final : public StripGemm<T> {
   struct Segment {
     Range columns;
     std::vector<Tap> taps;    ///< of the units; where read in place, their sources count pixels
+    std::vector<std::int64_t> offsets;  ///< of every term's source; empty where units are long
     std::int64_t row_units;   ///< in a kernel row
     std::int64_t length;      ///< of a unit, in products
     std::int64_t block_units, block_length;  ///< of a k block: whole units, or a part of one
   };
 
-  /// One sweep over the products of a segment in one output row and panel of channels.
+  /// Products [begin, begin + length) of each of some units.
+  struct KBlock {
+    std::int64_t unit, units, begin, length;
+  };
+
+  /// Some k blocks of a segment in one output row and panel of channels.
   struct RowProducts {
     const Block& block;
     const PhasePlan& plan;
     const Segment& segment;
     const Tap* taps;  ///< of the segment
-    std::int64_t row, panel, sweep, sweeps;
+    const KBlock* begin;
+    const KBlock* end;
+    std::int64_t row, panel;
+    bool accumulates, finishes;  ///< whether there were k blocks before; whether none follow
   };
 
   /// Where a block's tiles read.
@@ -56,8 +65,8 @@ class ChannelLanes final : public StripGemm<T> {
                    T* to, std::int64_t to_stride) const noexcept;
   void list_taps(const std::vector<Segment>& segments, std::int64_t pixel_stride,
                  std::byte* scratch) const noexcept;
-  template <class Visit>
-  void for_each_k_block(const RowProducts& products, const Visit& visit) const noexcept;
+  std::int64_t list_k_blocks(const Phase& phase, const Segment& segment, std::int64_t depth,
+                             std::int64_t row, KBlock* blocks) const noexcept;
   void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
                     T* tiles) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
@@ -68,7 +77,8 @@ class ChannelLanes final : public StripGemm<T> {
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit
   std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
   std::vector<std::vector<Segment>> segments_;  ///< of each phase
-  std::int64_t most_taps_ = 0;                  ///< of a segment
+  std::int64_t most_taps_ = 0;                  ///< of a phase, over its segments
+  std::int64_t most_blocks_ = 0;                ///< of a segment
   std::int64_t sweep_blocks_;                   ///< k blocks whose weights stay in L2
 };
 

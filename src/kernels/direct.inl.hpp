@@ -65,6 +65,51 @@ void gather_channels_last(const GatherTile<T>& tile) {
   ForRows<GatherChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile);
 }
 
+template <class T>
+struct GatherTermsChannelsLast {
+  template <int kPixels, int kVectors>
+  static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
+                       std::int64_t terms) {
+    const RowPointers<T, kPixels> source(tile.source, tile.source_pixel_stride);
+    const T* weight = tile.weight;
+    Vec<T> sum[kPixels][kVectors] = {};
+    CONVOLITH_UNROLL(2)
+    for (std::int64_t t = 0; t < terms; ++t) {
+      Vec<T> column[kVectors];
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+      const std::int64_t offset = offsets[t];
+      CONVOLITH_UNROLL(16)
+      for (int p = 0; p < kPixels; ++p) {
+        const Vec<T> row = broadcast(source.at(p, offset));
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
+      }
+      weight += kTileColumns<T>;
+    }
+    store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,
+                                     tile.out_channels, tile.accumulate);
+  }
+
+  template <int kPixels>
+  struct Rows {
+    static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms) {
+      if (tile.out_channels > kLanes<T>) {
+        run_tile<kPixels, 2>(tile, offsets, terms);
+      } else {
+        run_tile<kPixels, 1>(tile, offsets, terms);
+      }
+    }
+  };
+};
+
+template <class T>
+void gather_terms_channels_last(const GatherTile<T>& tile, const std::int64_t* offsets,
+                                std::int64_t terms) {
+  ForRows<GatherTermsChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile, offsets,
+                                                                     terms);
+}
+
 /// How a tile's source pixels lie: whole vectors, a last vector in part, or one by one.
 enum class SourcePixels { whole, partial, strided };
 

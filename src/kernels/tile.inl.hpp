@@ -24,7 +24,9 @@ struct RowPointers {
   CONVOLITH_INLINE RowPointers(const T* first, std::int64_t row_stride) : stride(row_stride) {
     for (int i = 0; i < kCount; ++i) third[i] = first + 3 * i * row_stride;
   }
-  CONVOLITH_INLINE T at(int row) const { return third[row / 3][(row % 3) * stride]; }
+  CONVOLITH_INLINE T at(int row, std::int64_t offset = 0) const {
+    return third[row / 3][(row % 3) * stride + offset];
+  }
   CONVOLITH_INLINE void advance() {
     CONVOLITH_UNROLL(5)
     for (int i = 0; i < kCount; ++i) ++third[i];
