@@ -638,7 +638,7 @@ class GroupedAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size());
     constexpr double kForkJoin = 1e-6;
-    constexpr double kShareOfPeak = 0.6;
+    constexpr double kShareOfPeak = 0.9;
     return std::max(
                problem.flops() / (machine.flops_per_second[wide] * kShareOfPeak * filled),
                bytes / (2 * machine.bytes_per_second)) +

@@ -24,10 +24,11 @@ struct LaneCosts {
   double channels, pixels;
 };
 
-/// Empty lanes count in full. Channels as lanes pay for packing with a share of the output
-/// channels, and in channels_first for transposing the output with a share of the sum; pixels as
-/// lanes read vectors that straddle lines, and too few rows leave multiply-adds waiting for one
-/// another. The constants were fitted to the 1x1 and 3x3 layers of MobileNet-v2 and ResNet-50.
+/// Empty lanes count in full. Channels as lanes pay in channels_first for transposing the output
+/// with a share of the sum; pixels as lanes read vectors that straddle lines, and too few rows
+/// leave multiply-adds waiting for one another. Both pay for packing with a share of the output
+/// channels, the smaller the more taps read what is packed. The constants were fitted to the layers
+/// of MobileNet-v2 and ResNet-50.
 LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
   const auto filled = [&](std::int64_t extent) {
     return static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
@@ -38,16 +39,44 @@ LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
       adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
   const auto sum = static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem)));
   const auto rows = static_cast<double>(channels);
+  double reads = static_cast<double>(problem.taps());
+  for (const Window& w : problem.windows) reads /= static_cast<double>(w.stride);
+  const double packed = 1 / (rows * std::max(1.0, reads));
   const double by_channels =
-      1.03 / filled(channels) + (transposes ? 20 / sum + 8 / rows : 2 / rows);
+      1.03 / filled(channels) + (transposes ? 20 / sum + 8 * packed : 2 * packed);
 
   const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
   const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
   constexpr double kIndependentRows = 4;
   double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * std::max(1.0, kIndependentRows / rows) +
-                     12 / sum + (transposes ? 0 : 8 / rows + 40 / sum);
+                     12 / sum + (transposes ? 0 : 8 * packed + 40 / sum);
   if (adjoint) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
+}
+
+/// The share of an axis' taps, over its destinations, that find no padding; about.
+double share_inside(const Window& window) {
+  const auto outputs = static_cast<double>(window.output);
+  const auto stride = static_cast<double>(window.stride);
+  double inside = 0;
+  for (std::int64_t t = 0; t < window.kernel; ++t) {
+    const auto offset = static_cast<double>(t * window.dilation - window.before);
+    const double end = std::min(outputs, (static_cast<double>(window.input) - offset) / stride);
+    inside += std::max(0.0, end - std::max(0.0, -offset / stride));
+  }
+  return inside / (outputs * static_cast<double>(window.kernel));
+}
+
+/// The share of the products that is computed: those of kernel rows and planes that lie in padding
+/// are not, nor those of columns where wide stretches, as wide as the dilation, lie in it.
+double share_computed(const ConvProblem& problem) {
+  if (problem.padding_mode != PaddingMode::zeros) return 1;
+  const double columns = share_inside(problem.windows[2]);
+  constexpr double kWorthCutting = 0.8;
+  constexpr std::int64_t kWide = 4;
+  const bool cuts = columns < kWorthCutting && problem.windows[2].dilation >= kWide;
+  return share_inside(problem.windows[0]) * share_inside(problem.windows[1]) *
+         (cuts ? columns : 1);
 }
 
 class ImplicitGemmAlgorithm final : public Algorithm {
@@ -81,7 +110,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
     constexpr double kCall = 2e-7;
-    return problem.flops() * std::min(costs.channels, costs.pixels) /
+    return problem.flops() * share_computed(problem) * std::min(costs.channels, costs.pixels) /
                (machine.flops_per_second[wide] * 0.95) +
            bytes / (4 * machine.bytes_per_second) + kCall;
   }

@@ -177,7 +177,7 @@ double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const 
   const double weights = blocks * real(packed_elements(t) * element_bytes);
   const double spectra = real(pairs(t) * pair_elements(t) * element_bytes);
   const bool from_memory = real(packed_elements(t) * element_bytes) > 0.8 * real(machine.l3_bytes);
-  return (1.2 * transforms + products) / vector_rate +
+  return (1.5 * transforms + 1.15 * products) / vector_rate +
          (weights / (from_memory ? 2 : 2.8) + spectra / 2.5) / machine.bytes_per_second;
 }
 

@@ -294,9 +294,11 @@ class WinogradExecution final : public Execution {
     if (shared_) panel_groups_ = std::min(panels_, round_up(panel_groups_, threads_));
     group_panels_ = divide_up(panels_, panel_groups_);
     panel_groups_ = divide_up(panels_, group_panels_);
-    // Threads beyond the groups of panels share the tiles of a block.
+    // Threads beyond the groups of panels share the tiles of a block. Fewer rows than these wait
+    // for their multiply-adds.
+    constexpr std::int64_t kFewestRows = 4;
     block_parts_ = std::clamp<std::int64_t>(threads_ / panel_groups_, 1,
-                                            divide_up(block_tiles_, kernels_.tile_rows));
+                                            divide_up(block_tiles_, kFewestRows));
   }
 
   Range block(std::int64_t index) const noexcept {

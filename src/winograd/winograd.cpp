@@ -63,7 +63,7 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   double products = frequencies * tiles * terms * produced / static_cast<double>(lanes) / 2 *
                         cycle / (kEfficiency * filled) +
                     frequencies * panels * std::ceil(tiles / static_cast<double>(tile_rows)) *
-                        kTileCycles * cycle;
+                        static_cast<double>(geometry.reduced_taps) * kTileCycles * cycle;
   // Weights stream past every block of tiles, beside the multiply-adds.
   const double weights = frequencies * terms * panels * 2 * static_cast<double>(lanes) * bytes;
   const double blocks = std::ceil(tiles / static_cast<double>(4 * tile_rows));
