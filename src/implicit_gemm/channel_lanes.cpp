@@ -12,14 +12,15 @@ template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : Base(problem, machine, threads, kernels_for<T>(machine).tile_rows, 1,
            kernels_for<T>(machine).tile_columns) {
-  // Pixels of a tile that lie a page apart would share one set of L1.
-  constexpr std::int64_t kPage = 4096;
-  const auto apart = static_cast<std::int64_t>(sizeof(T)) * this->axes_[2].step() * this->reduced_;
-  const bool conflicts = apart % kPage == 0;
-  pixel_elements_ = this->reduced_ + (conflicts ? this->kernels_.lanes : 0);
-  choose_segments(conflicts);
+  choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
+  // Where all weights fit beside it in L1, a tile's pixels go through them at once, so that the
+  // outputs of a pixel are written together.
+  const auto weight_bytes = static_cast<std::int64_t>(sizeof(T)) * this->reduced_ * problem.taps() *
+                            this->panels_ * this->panel_width_;
+  panels_together_ =
+      this->channels_last_ && weight_bytes <= static_cast<std::int64_t>(machine.l1_bytes / 2);
   sweep_blocks_ = std::max<std::int64_t>(
       1, static_cast<std::int64_t>(machine.l2_bytes / 2 / sizeof(T)) /
              (kMaxChain * this->panel_width_));
@@ -41,14 +42,27 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   }
 }
 
+/// Whether the pixels of a tile that is cut out of `columns`, `step` pixels apart in the source,
+/// would share one set of L1.
+template <class T>
+bool ChannelLanes<T>::conflicts(std::int64_t step, std::int64_t columns) const noexcept {
+  constexpr std::int64_t kPage = 4096, kMostWays = 8;
+  const auto apart = static_cast<std::int64_t>(sizeof(T)) * step * this->reduced_;
+  const std::int64_t tiles = divide_up(columns, this->tile_pixels_);
+  return apart % kPage == 0 && divide_up(columns, std::max<std::int64_t>(1, tiles)) > kMostWays;
+}
+
 /// Reads the source in place and leaves out the taps under which a column finds padding, or packs
 /// it with its padding and takes all taps of a kernel row at once, whichever costs less.
 template <class T>
-void ChannelLanes<T>::choose_segments(bool conflicts) {
+void ChannelLanes<T>::choose_segments() {
   const bool zeros = this->problem_.padding_mode == PaddingMode::zeros;
   std::vector<std::vector<ColumnSegment>> whole, inside;
   double whole_cost = 0, inside_cost = 0;
-  touching_ = !conflicts;
+  const bool paged = conflicts(this->axes_[2].step(), this->destinations_[2]);
+  pixel_elements_ = this->reduced_ + (paged ? this->kernels_.lanes : 0);
+  touching_ = !paged;
+  bool readable = this->channels_last_ && (zeros || this->pointwise_);
   for (const PhasePlan& plan : this->phases_) {
     const AxisPhase& width = plan.phase.axes[2];
     for (std::size_t t = 1; t < width.taps.size(); ++t) {
@@ -72,8 +86,11 @@ void ChannelLanes<T>::choose_segments(bool conflicts) {
     };
     whole_cost += add(whole.back(), touching_);
     inside_cost += add(inside.back(), false);
+    for (const ColumnSegment& segment : inside.back()) {
+      readable = readable && !conflicts(this->source_step_[2],
+                                        segment.columns.end - segment.columns.begin);
+    }
   }
-  const bool readable = this->channels_last_ && !conflicts && (zeros || this->pointwise_);
   if (readable) {
     // To pack costs about a third of a product, for all panels of weights together.
     whole_cost += 0.3 * static_cast<double>(this->reduced_ * this->source_step_[1] *
@@ -273,7 +290,8 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
     // Whole rows of a dense grid follow one another in the output.
     const bool whole = plan.phase.dense() && columns == width.count;
     const std::int64_t together = whole ? row_end - block.row : 1;
-    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    for (Range part = panels; part.begin < panels.end; part.begin = part.end) {
+      if (!panels_together_) part.end = part.begin + 1;
       bool more = true;
       for (std::int64_t sweep = 0; more; sweep += sweep_blocks_) {
         more = false;
@@ -288,14 +306,14 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
             more = more || end < count;
             if (sweep > 0 && sweep >= count) continue;
             multiply_row(call, {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, row,
-                                panel, sweep > 0, end == count},
+                                part, sweep > 0, end == count},
                          sources, tiles);
           }
         }
       }
       if (this->channels_last_) continue;
       for (std::int64_t row = block.row; row < row_end; row += together) {
-        finish_rows(call, block, plan, row, together, columns, panel, tiles);
+        finish_rows(call, block, plan, row, together, columns, part.begin, tiles);
       }
     }
   }
@@ -358,71 +376,77 @@ template <class T>
 void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products,
                                    const Sources& sources, T* tiles) const noexcept {
   const Block& block = products.block;
-  const PhasePlan& plan = products.plan;
+  const AxisPhase& width = products.plan.phase.axes[2];
   const Segment& segment = products.segment;
-  const std::int64_t phase_columns =
-      std::min(block.column_end, plan.phase.axes[2].count) - block.column;
+  const std::int64_t phase_columns = std::min(block.column_end, width.count) - block.column;
   const Range columns{std::max(segment.columns.begin - block.column, std::int64_t{0}),
                       std::min(segment.columns.end - block.column, phase_columns)};
   if (columns.begin >= columns.end) return;
-  const int panel_width = this->panel_width_;
-  const std::int64_t panel_channel = products.panel * panel_width;
-  const std::int64_t first_channel = block.group * this->produced_ + panel_channel;
   const std::int64_t row = products.row - block.row;
-  const std::int64_t pixel_step = plan.phase.axes[2].step;
-  const T* weight = call.packed + plan.packed_begin +
-                    (block.group * this->panels_ + products.panel) * plan.reduction * panel_width;
-  const Maps<T>& output = call.output;
-  const bool finishes = this->channels_last_ && products.finishes && !call.epilogue.empty();
-
   GatherTile<T> tile{};
   tile.source_pixel_stride = sources.pixel_stride;
-  tile.out_channels =
-      static_cast<int>(std::min<std::int64_t>(panel_width, this->produced_ - panel_channel));
   tile.output_pixel_stride =
-      this->channels_last_ ? pixel_step * output.pixel_stride : panel_width;
+      this->channels_last_ ? width.step * call.output.pixel_stride : this->panel_width_;
   // Equal tiles: no short one waits for its weights.
   const std::int64_t count = columns.end - columns.begin;
   const auto tile_count = static_cast<int>(divide_up(count, this->tile_pixels_));
   for (int t = 0; t < tile_count; ++t) {
     const Range share = Range::share(count, t, tile_count);
     const Range range{columns.begin + share.begin, columns.begin + share.end};
-    const std::int64_t pixel =
-        this->output_pixel(plan.phase, block.depth, products.row, block.column + range.begin);
-    const T* source =
-        sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
+    const std::int64_t pixel = this->output_pixel(products.plan.phase, block.depth, products.row,
+                                                  block.column + range.begin);
     tile.pixels = static_cast<int>(range.end - range.begin);
     tile.edges = (block.column + range.begin == segment.columns.begin ? kFirstPixel : 0U) |
                  (block.column + range.end == segment.columns.end ? kLastPixel : 0U);
-    tile.output = this->channels_last_
-                      ? output.sample(block.sample, first_channel) + pixel * output.pixel_stride
-                      : tiles + (row * phase_columns + range.begin) * panel_width;
-    for (const KBlock* k = products.begin; k != products.end; ++k) {
-      tile.accumulate = products.accumulates || k != products.begin;
-      if (!segment.offsets.empty()) {
-        tile.source = source;
-        tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
-        this->kernels_.gather_terms_channels_last(
-            tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length);
-        continue;
-      }
-      tile.taps = products.taps + k->unit;
-      tile.tap_count = k->units;
-      tile.channels = k->length;
-      tile.source = source + k->begin;
-      tile.weight = weight + k->begin * panel_width;
-      this->kernels_.gather_channels_last(tile);
+    for (std::int64_t panel = products.panels.begin; panel < products.panels.end; ++panel) {
+      tile.source =
+          sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
+      tile.output = this->channels_last_
+                        ? call.output.sample(block.sample, first_channel(block, panel)) +
+                              pixel * call.output.pixel_stride
+                        : tiles + (row * phase_columns + range.begin) * this->panel_width_;
+      multiply_tile(call, products, panel, pixel, tile);
     }
-    if (products.begin == products.end && !products.accumulates) {
-      tile.tap_count = 0;
-      tile.accumulate = false;
-      this->kernels_.gather_channels_last(tile);
-    }
-    if (!finishes) continue;
-    const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
-    this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
-                            tile.output_pixel_stride, output.channel_stride);
   }
+}
+
+/// The k blocks of one tile and panel, and what the epilogue leaves of them.
+template <class T>
+void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& products,
+                                    std::int64_t panel, std::int64_t pixel,
+                                    GatherTile<T>& tile) const noexcept {
+  const Block& block = products.block;
+  const Segment& segment = products.segment;
+  const T* source = tile.source;
+  const T* weight = call.packed + products.plan.packed_begin +
+                    (block.group * this->panels_ + panel) * products.plan.reduction *
+                        this->panel_width_;
+  tile.out_channels = channels_of(panel);
+  for (const KBlock* k = products.begin; k != products.end; ++k) {
+    tile.accumulate = products.accumulates || k != products.begin;
+    if (!segment.offsets.empty()) {
+      tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
+      this->kernels_.gather_terms_channels_last(
+          tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length);
+      continue;
+    }
+    tile.taps = products.taps + k->unit;
+    tile.tap_count = k->units;
+    tile.channels = k->length;
+    tile.source = source + k->begin;
+    tile.weight = weight + k->begin * this->panel_width_;
+    this->kernels_.gather_channels_last(tile);
+  }
+  if (products.begin == products.end && !products.accumulates) {
+    tile.tap_count = 0;
+    tile.accumulate = false;
+    this->kernels_.gather_channels_last(tile);
+  }
+  if (!this->channels_last_ || !products.finishes || call.epilogue.empty()) return;
+  const auto epilogue = call.epilogue.tile(block.sample, first_channel(block, panel), pixel,
+                                           products.plan.phase.axes[2].step);
+  this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
+                          tile.output_pixel_stride, call.output.channel_stride);
 }
 
 /// Brings rows of channels_first home, and applies the epilogue. The pixels of several rows must
@@ -433,15 +457,14 @@ void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const Ph
                                   std::int64_t panel, const T* tiles) const noexcept {
   const int panel_width = this->panel_width_;
   const Maps<T>& output = call.output;
-  const std::int64_t first_channel = block.group * this->produced_ + panel * panel_width;
-  const auto channels =
-      static_cast<int>(std::min<std::int64_t>(panel_width, this->produced_ - panel * panel_width));
+  const int channels = channels_of(panel);
   const std::int64_t pixel = this->output_pixel(plan.phase, block.depth, row, block.column);
   const std::int64_t pixel_step = plan.phase.axes[2].step;
   const std::int64_t step = pixel_step * output.pixel_stride;
   const auto pixels = static_cast<int>(rows * columns);
-  T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-  const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
+  const std::int64_t channel = first_channel(block, panel);
+  T* to = output.sample(block.sample, channel) + pixel * output.pixel_stride;
+  const auto epilogue = call.epilogue.tile(block.sample, channel, pixel, pixel_step);
   this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panel_width,
                            panel_width, 1, to, output.channel_stride, step);
   if (call.epilogue.empty()) return;

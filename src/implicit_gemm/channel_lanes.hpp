@@ -34,7 +34,7 @@ class ChannelLanes final : public StripGemm<T> {
     std::int64_t unit, units, begin, length;
   };
 
-  /// Some k blocks of a segment in one output row and panel of channels.
+  /// Some k blocks of a segment in one output row and some panels of channels.
   struct RowProducts {
     const Block& block;
     const PhasePlan& plan;
@@ -42,7 +42,8 @@ class ChannelLanes final : public StripGemm<T> {
     const Tap* taps;  ///< of the segment
     const KBlock* begin;
     const KBlock* end;
-    std::int64_t row, panel;
+    std::int64_t row;
+    Range panels;
     bool accumulates, finishes;  ///< whether there were k blocks before; whether none follow
   };
 
@@ -59,7 +60,8 @@ class ChannelLanes final : public StripGemm<T> {
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                 std::byte* extra) const noexcept override;
 
-  void choose_segments(bool conflicts);
+  bool conflicts(std::int64_t step, std::int64_t columns) const noexcept;
+  void choose_segments();
   Segment cut_products(const Phase& phase, const ColumnSegment& columns) const;
   void pack_pixels(const Maps<T>& source, const T* from, std::int64_t step, std::int64_t pixels,
                    T* to, std::int64_t to_stride) const noexcept;
@@ -69,11 +71,22 @@ class ChannelLanes final : public StripGemm<T> {
                              std::int64_t row, KBlock* blocks) const noexcept;
   void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
                     T* tiles) const noexcept;
+  void multiply_tile(const Call& call, const RowProducts& products, std::int64_t panel,
+                     std::int64_t pixel, GatherTile<T>& tile) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t rows, std::int64_t columns, std::int64_t panel,
                    const T* tiles) const noexcept;
 
+  std::int64_t first_channel(const Block& block, std::int64_t panel) const noexcept {
+    return block.group * this->produced_ + panel * this->panel_width_;
+  }
+  int channels_of(std::int64_t panel) const noexcept {
+    return static_cast<int>(std::min<std::int64_t>(
+        this->panel_width_, this->produced_ - panel * this->panel_width_));
+  }
+
   std::int64_t pixel_elements_;  ///< of a strip's pixel
+  bool panels_together_;
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit
   std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
   std::vector<std::vector<Segment>> segments_;  ///< of each phase
