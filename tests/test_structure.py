@@ -34,6 +34,7 @@ CPP_LAYERS = (
     "src/algorithms",
     "src/cuda",
     "src/pooling",
+    "src/training",
     "src/registry.cpp",
     "src/plan.cpp",
     "src/bindings",

@@ -20,6 +20,7 @@ except ImportError as _error:
     raise SystemExit(2) from None
 
 from convolith import reference
+from convolith._activations import activation, activation_backward
 from convolith._config import (
     get_num_threads,
     numerics,
@@ -40,6 +41,17 @@ from convolith._convolution import (
     conv_transpose_backward_weight,
 )
 from convolith._core import ConvProblem, UnsupportedError
+from convolith._linear import matmul
+from convolith._losses import (
+    cross_entropy,
+    cross_entropy_backward,
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+from convolith._normalization import batch_norm, batch_norm_backward
+from convolith._optimizers import adam_step, sgd_step
 from convolith._plans import ConvPlan, algorithms, autotune, plan_conv
 from convolith._pooling import (
     adaptive_avg_pool1d,
@@ -102,6 +114,9 @@ __all__ = [
     "ConvPlan",
     "ConvProblem",
     "UnsupportedError",
+    "activation",
+    "activation_backward",
+    "adam_step",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool1d_backward",
     "adaptive_avg_pool2d",
@@ -122,6 +137,8 @@ __all__ = [
     "avg_pool2d_backward",
     "avg_pool3d",
     "avg_pool3d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -132,17 +149,22 @@ __all__ = [
     "conv_transpose3d",
     "conv_transpose_backward_input",
     "conv_transpose_backward_weight",
+    "cross_entropy",
+    "cross_entropy_backward",
     "get_num_threads",
     "global_avg_pool",
     "global_avg_pool_backward",
     "global_max_pool",
     "global_max_pool_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "lp_pool1d",
     "lp_pool1d_backward",
     "lp_pool2d",
     "lp_pool2d_backward",
     "lp_pool3d",
     "lp_pool3d_backward",
+    "matmul",
     "max_pool1d",
     "max_pool1d_backward",
     "max_pool2d",
@@ -159,7 +181,10 @@ __all__ = [
     "plan_conv",
     "reference",
     "set_num_threads",
+    "sgd_step",
     "show_config",
+    "softmax",
+    "softmax_backward",
     "stochastic_pool1d",
     "stochastic_pool1d_backward",
     "stochastic_pool2d",

@@ -288,3 +288,104 @@ def unpool_backward(
     indices: npt.NDArray[np.int64],
     threads: int = 0,
 ) -> _Array: ...
+
+# ---- training ----------------------------------------------------------------------------------
+
+def matmul(
+    a: _Array,
+    b: _Array,
+    transpose_a: bool,
+    transpose_b: bool,
+    bias: _Array | None,
+    activation: str,
+    slope: float,
+    out: _Array | None,
+) -> _Array: ...
+def activation(
+    x: _Array, activation: str, slope: float, residual: _Array | None, out: _Array | None
+) -> _Array: ...
+def activation_backward(
+    dy: _Array,
+    x: _Array | None,
+    y: _Array | None,
+    activation: str,
+    slope: float,
+    out: _Array | None,
+) -> _Array: ...
+def batch_norm(
+    x: _Array,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    weight: _Array | None,
+    bias: _Array | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str,
+    slope: float,
+    residual: _Array | None,
+    data_format: str,
+    nd: int,
+    return_stats: bool,
+    out: _Array | None,
+) -> Any: ...
+def batch_norm_backward(
+    dy: _Array,
+    x: _Array,
+    weight: _Array | None,
+    mean: _Array,
+    inv_std: _Array,
+    y: _Array | None,
+    activation: str,
+    slope: float,
+    training: bool,
+    residual_grad: bool,
+    data_format: str,
+    nd: int,
+) -> tuple[_Array, ...]: ...
+def softmax(x: _Array, axis: int, logarithm: bool, out: _Array | None) -> _Array: ...
+def softmax_backward(
+    dy: _Array, y: _Array, axis: int, logarithm: bool, out: _Array | None
+) -> _Array: ...
+def cross_entropy(
+    logits: _Array,
+    target: npt.NDArray[np.int64],
+    weight: _Array | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    axis: int | None,
+) -> _Array: ...
+def cross_entropy_backward(
+    dy: _Array,
+    logits: _Array,
+    target: npt.NDArray[np.int64],
+    weight: _Array | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    axis: int | None,
+    out: _Array | None,
+) -> _Array: ...
+def sgd_step(
+    parameter: _Array,
+    gradient: _Array,
+    velocity: _Array | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None: ...
+def adam_step(
+    parameter: _Array,
+    gradient: _Array,
+    mean: _Array,
+    square: _Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None: ...

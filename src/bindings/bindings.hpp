@@ -12,6 +12,7 @@ Numerics default_numerics() noexcept;
 void bind_problems(pybind11::module_& module);
 void bind_convolution(pybind11::module_& module);
 void bind_pooling(pybind11::module_& module);
+void bind_training(pybind11::module_& module);
 void bind_runtime(pybind11::module_& module);
 
 }  // namespace convolith

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, module) {
   convolith::bind_problems(module);
   convolith::bind_convolution(module);
   convolith::bind_pooling(module);
+  convolith::bind_training(module);
 }

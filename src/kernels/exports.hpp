@@ -16,6 +16,8 @@ extern const GroupedKernels<float> grouped_float32;
 extern const GroupedKernels<double> grouped_float64;
 extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
+extern const TrainingKernels<float> training_float32;
+extern const TrainingKernels<double> training_float64;
 extern const WinogradKernels<float> winograd_float32;
 extern const WinogradKernels<double> winograd_float64;
 

@@ -7,7 +7,6 @@
 
 #include "convolith/types.hpp"
 #include "kernels/fft_table.hpp"
-#include "kernels/pooling_table.hpp"
 #include "kernels/winograd_table.hpp"
 
 namespace convolith {
@@ -16,6 +15,10 @@ template <class T>
 struct DepthwiseKernels;
 template <class T>
 struct GroupedKernels;
+template <class T>
+struct PoolingKernels;
+template <class T>
+struct TrainingKernels;
 
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
@@ -169,6 +172,7 @@ struct Kernels {
   const FftKernels<T>* fft;
   const GroupedKernels<T>* grouped;
   const PoolingKernels<T>* pooling;
+  const TrainingKernels<T>* training;
   const WinogradKernels<T>* winograd;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.

@@ -58,6 +58,66 @@ CONVOLITH_INLINE Vec<T> exponential(Vec<T> argument) {
 }
 
 template <class T>
+struct LogLimits;
+template <>
+struct LogLimits<float> {
+  static constexpr std::int32_t root_half = 0x3f3504f3;
+};
+template <>
+struct LogLimits<double> {
+  static constexpr std::int64_t root_half = 0x3fe6a09e667f3bcd;
+};
+
+/// ln x to one unit in the last place, for x that is positive and normal; infinity and NaN for
+/// themselves. After Ng's e_log.c (fdlibm, Sun Microsystems 1993).
+template <class T>
+CONVOLITH_INLINE Vec<T> logarithm(Vec<T> x) {
+  using L = ExpLimits<T>;
+  using V = Vec<T>;
+  // x = 2^n (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
+  const Mask<T> bits = (Mask<T>)x;
+  const Mask<T> power = (bits - LogLimits<T>::root_half) >> L::mantissa_bits;
+  const V f = (V)(bits - (power << L::mantissa_bits)) - broadcast<T>(T(1));
+  const V magic = broadcast<T>(L::round_magic);
+  const V n = (V)(power + (Mask<T>)magic) - magic;
+  // ln(1 + f) = f - (f^2 / 2 - s (f^2 / 2 + R(s^2))), s = f / (2 + f)
+  const V s = f / (f + broadcast<T>(T(2)));
+  const V z = s * s;
+  V r = broadcast<T>(T(1.479819860511658591e-01));
+  r = r * z + broadcast<T>(T(1.531383769920937332e-01));
+  r = r * z + broadcast<T>(T(1.818357216161805012e-01));
+  r = r * z + broadcast<T>(T(2.222219843214978396e-01));
+  r = r * z + broadcast<T>(T(2.857142874366239149e-01));
+  r = r * z + broadcast<T>(T(3.999999999940941908e-01));
+  r = r * z + broadcast<T>(T(6.666666666666735130e-01));
+  const V half = f * f * broadcast<T>(T(0.5));
+  const V low = s * (half + r * z) + n * broadcast<T>(T(1.42860682030941723212e-6));
+  const V result = n * broadcast<T>(T(6.93145751953125e-1)) - ((half - low) - f);
+  const V infinity = broadcast<T>(static_cast<T>(__builtin_inf()));
+  return select<T>((Mask<T>)(x < infinity), result, x);
+}
+
+template <class T>
+CONVOLITH_INLINE Vec<T> square_root(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_sqrt_ps(0xFFFF, x);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_sqrt_pd(0xFF, x);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return _mm256_sqrt_ps(x);
+  if constexpr (sizeof(T) == 8) return _mm256_sqrt_pd(x);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return _mm_sqrt_ps(x);
+  if constexpr (sizeof(T) == 8) return _mm_sqrt_pd(x);
+#else
+  for (int i = 0; i < kLanes<T>; ++i) {
+    x[i] = static_cast<T>(sizeof(T) == 4 ? __builtin_sqrtf(static_cast<float>(x[i]))
+                                         : __builtin_sqrt(static_cast<double>(x[i])));
+  }
+  return x;
+#endif
+}
+
+template <class T>
 CONVOLITH_INLINE Vec<T> hyperbolic_tangent(Vec<T> x) {
   using V = Vec<T>;
   const V magnitude = absolute<T>(x);

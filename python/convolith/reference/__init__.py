@@ -2,7 +2,8 @@
 
 The functions have the names and arguments of the package's own, without `algorithm`,
 `numerics` and `out`. They accept float32 or float64 arrays, compute and return float64
-(indices int64), and raise TypeError or ValueError for what the package refuses.
+(indices int64), and raise TypeError or ValueError for what the package refuses. The steps of
+optimizers return what those of the package change in place.
 
 "Convolution" is cross-correlation, as in every deep-learning library: the kernel is not
 flipped. `flip` gives the other one: conv2d(x, flip(weight)) is true convolution.
@@ -12,6 +13,8 @@ from ._activations import (
     ACTIVATIONS,
     activate,
     activate_backward,
+    activation,
+    activation_backward,
 )
 from ._convolution import (
     conv1d,
@@ -26,6 +29,17 @@ from ._convolution import (
     conv_transpose_backward_weight,
     flip,
 )
+from ._linear import matmul
+from ._losses import (
+    cross_entropy,
+    cross_entropy_backward,
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+from ._normalization import batch_norm, batch_norm_backward
+from ._optimizers import adam_step, sgd_step
 from ._pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
@@ -85,6 +99,9 @@ __all__ = [
     "ACTIVATIONS",
     "activate",
     "activate_backward",
+    "activation",
+    "activation_backward",
+    "adam_step",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool1d_backward",
     "adaptive_avg_pool2d",
@@ -103,6 +120,8 @@ __all__ = [
     "avg_pool2d_backward",
     "avg_pool3d",
     "avg_pool3d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -113,17 +132,22 @@ __all__ = [
     "conv_transpose3d",
     "conv_transpose_backward_input",
     "conv_transpose_backward_weight",
+    "cross_entropy",
+    "cross_entropy_backward",
     "flip",
     "global_avg_pool",
     "global_avg_pool_backward",
     "global_max_pool",
     "global_max_pool_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "lp_pool1d",
     "lp_pool1d_backward",
     "lp_pool2d",
     "lp_pool2d_backward",
     "lp_pool3d",
     "lp_pool3d_backward",
+    "matmul",
     "max_pool1d",
     "max_pool1d_backward",
     "max_pool2d",
@@ -136,6 +160,9 @@ __all__ = [
     "max_unpool2d_backward",
     "max_unpool3d",
     "max_unpool3d_backward",
+    "sgd_step",
+    "softmax",
+    "softmax_backward",
     "stochastic_pool1d",
     "stochastic_pool1d_backward",
     "stochastic_pool2d",

@@ -86,3 +86,50 @@ def activate_backward(dy: FloatArray, x: FloatArray, activation: Activation) -> 
     if activation is None:
         return dy64
     return dy64 * parse(activation)[1](np.array(x, dtype=np.float64, order="C"))
+
+
+@_arguments.silent
+def activation(
+    x: FloatArray, activation: Activation, *, residual: FloatArray | None = None
+) -> Array:
+    """f(x), or f(x + residual)."""
+    _arguments.check_arrays(x=x, residual=residual)
+    if residual is None:
+        return activate(x, activation)
+    if residual.shape != x.shape:
+        raise ValueError(f"residual must have shape {x.shape}, got {residual.shape}")
+    return activate(x.astype(np.float64) + residual, activation)
+
+
+def _input_of(y: Array, activation: Any) -> Array:
+    """Some x with f(x) = y and the same f'(x)."""
+    name = activation[0] if isinstance(activation, tuple) else activation
+    parse(activation)
+    if name == "tanh":
+        return np.arctanh(y)
+    if name == "sigmoid":
+        return np.log(y) - np.log1p(-y)
+    slope = activation[1] if isinstance(activation, tuple) else _LEAKY_SLOPE
+    if name in ("silu", "hardswish") or (name == "leaky_relu" and slope < 0):
+        raise ValueError(f"y does not determine the derivative of {activation!r}; give x")
+    return y  # the relu family: f' is the same at f(x) as at x
+
+
+@_arguments.silent
+def activation_backward(
+    dy: FloatArray, x: FloatArray | None, activation: Activation, *, y: FloatArray | None = None
+) -> Array:
+    """dy * f'(x), and 0 wherever f' is; from y = f(x) if x is None."""
+    if (x is None) == (y is None):
+        raise ValueError("one of x and y must be given, and the other be None")
+    if x is None:
+        y64 = np.array(y, dtype=np.float64)
+        x = y64 if activation is None else _input_of(y64, activation)
+    _arguments.check_arrays(dy=dy)
+    dy64 = dy.astype(np.float64)
+    if dy.shape != x.shape:
+        raise ValueError(f"dy must have shape {x.shape}, got {dy.shape}")
+    if activation is None:
+        return dy64
+    slope = parse(activation)[1](x.astype(np.float64))
+    return np.asarray(np.where(slope == 0, 0.0, dy64 * slope))

@@ -1,0 +1,321 @@
+#pragma once
+
+// Normalization of channels: their moments, the affine map with what is fused into it, and the
+// gradient of both. Sums are of blocks about a shift, merged in double precision after Chan, Golub
+// & LeVeque (Technical Report 222, Yale, 1979).
+
+#include "kernels/activation.inl.hpp"
+#include "kernels/training_table.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+/// A coefficient of the elements of a row: one for all, as of a plane; or one for each.
+template <class T>
+struct ChannelPlane {
+  Vec<T> value;
+  CONVOLITH_INLINE explicit ChannelPlane(const T* p) : value(broadcast(*p)) {}
+  CONVOLITH_INLINE Vec<T> at(std::int64_t, int) const { return value; }
+};
+template <class T>
+struct ChannelRow {
+  const T* values;
+  CONVOLITH_INLINE explicit ChannelRow(const T* p) : values(p) {}
+  CONVOLITH_INLINE Vec<T> at(std::int64_t i, int lanes) const {
+    return load_upto(values + i, lanes);
+  }
+};
+
+// ---- forward -------------------------------------------------------------------------------
+
+template <class T, template <class> class Coefficient>
+void normalize(const NormRows<T>& n) {
+  const Vec<T> slope = broadcast(n.slope);
+  with_activation(n.activation, [&](auto constant) {
+    constexpr Activation kActivation = decltype(constant)::value;
+    const Coefficient<T> mean(n.mean), scale(n.scale), bias(n.bias);
+    for (std::int64_t r = 0; r < n.rows; ++r) {
+      const T* x = n.x + r * n.x_stride;
+      T* y = n.y + r * n.y_stride;
+      const auto mapped = [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
+        return multiply_add(load_upto(x + i, lanes) - mean.at(i, lanes), scale.at(i, lanes),
+                            bias.at(i, lanes));
+      };
+      if (n.residual == nullptr) {
+        for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
+          store_upto<T>(y + i, activate<T, kActivation>(mapped(i, lanes), slope), lanes);
+        });
+      } else {
+        const T* residual = n.residual + r * n.residual_stride;
+        for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
+          const Vec<T> sum = mapped(i, lanes) + load_upto(residual + i, lanes);
+          store_upto<T>(y + i, activate<T, kActivation>(sum, slope), lanes);
+        });
+      }
+    }
+  });
+}
+
+// ---- moments -------------------------------------------------------------------------------
+//
+// With a shift that is an element of the block, sum d^2 is at most 1 + n times the squares about
+// the mean: subtracting n mean(d)^2 costs at most log2(n) bits, and few where data are ordinary.
+
+constexpr std::int64_t kPlaneBlock = 2048;  // elements
+constexpr std::int64_t kRowBlock = 256;     // elements of each channel
+constexpr int kSumVectors = 4;
+
+CONVOLITH_INLINE void merge_moment(double count, double& mean, double& squares, double from_count,
+                                   double from_mean, double from_squares) {
+  const double all = count + from_count;
+  const double distance = from_mean - mean;
+  mean += distance * (from_count / all);
+  squares += from_squares + distance * distance * (count * (from_count / all));
+}
+
+inline void merge_moments(std::int64_t channels, Moments& into, const Moments& from) {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    merge_moment(into.count, into.mean[c], into.squares[c], from.count, from.mean[c],
+                 from.squares[c]);
+  }
+  into.count += from.count;
+}
+
+/// Two sums over the elements of one channel, block by block.
+template <class T>
+struct PairOfSums {
+  Vec<T> first[kSumVectors], second[kSumVectors];
+
+  CONVOLITH_INLINE PairOfSums() { clear(); }
+  CONVOLITH_INLINE void clear() {
+    for (int v = 0; v < kSumVectors; ++v) first[v] = second[v] = zero<T>();
+  }
+  /// Adds what pair(i, lanes, a, b) gives for the elements [0, count) of a run.
+  template <class Pair>
+  CONVOLITH_INLINE void add(std::int64_t count, const Pair& pair) {
+    std::int64_t i = 0;
+    const auto take = [&](int v, std::int64_t at, int lanes) CONVOLITH_INLINE_LAMBDA {
+      Vec<T> a, b, c;
+      pair(at, lanes, a, b, c);
+      first[v] = first[v] + a;
+      second[v] = multiply_add(b, c, second[v]);
+    };
+    for (; i + kSumVectors * kLanes<T> <= count; i += kSumVectors * kLanes<T>) {
+      CONVOLITH_UNROLL(4)
+      for (int v = 0; v < kSumVectors; ++v) take(v, i + v * kLanes<T>, kLanes<T>);
+    }
+    for (; i + kLanes<T> <= count; i += kLanes<T>) take(0, i, kLanes<T>);
+    if (i < count) take(1, i, static_cast<int>(count - i));
+  }
+  CONVOLITH_INLINE double first_total() const {
+    return static_cast<double>(sum_of_lanes<T>((first[0] + first[1]) + (first[2] + first[3])));
+  }
+  CONVOLITH_INLINE double second_total() const {
+    return static_cast<double>(sum_of_lanes<T>((second[0] + second[1]) + (second[2] + second[3])));
+  }
+};
+
+/// Calls run(row, begin, count) for pieces of rows, and fold(elements) after every block of them.
+template <class Run, class Fold>
+CONVOLITH_INLINE void for_plane_blocks(std::int64_t rows, std::int64_t count, const Run& run,
+                                       const Fold& fold) {
+  std::int64_t pending = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t i = 0; i < count;) {
+      const std::int64_t room = kPlaneBlock - pending;
+      const std::int64_t taken = count - i < room ? count - i : room;
+      run(r, i, taken, pending == 0);
+      i += taken;
+      pending += taken;
+      if (pending == kPlaneBlock) {
+        fold(pending);
+        pending = 0;
+      }
+    }
+  }
+  if (pending > 0) fold(pending);
+}
+
+template <class T>
+void moments_of_planes(std::int64_t rows, std::int64_t count, const T* x, std::int64_t row_stride,
+                       Moments& moments) {
+  PairOfSums<T> sums;
+  T shift = 0;
+  double all = 0, mean = 0, squares = 0;
+  for_plane_blocks(
+      rows, count,
+      [&](std::int64_t r, std::int64_t begin, std::int64_t taken, bool first)
+          CONVOLITH_INLINE_LAMBDA {
+            const T* p = x + r * row_stride + begin;
+            if (first) shift = *p;
+            const Vec<T> about = broadcast(shift);
+            sums.add(taken, [&](std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b, Vec<T>& c)
+                                CONVOLITH_INLINE_LAMBDA {
+                                  const Vec<T> element = lanes == kLanes<T>
+                                                             ? load(p + i)
+                                                             : load_between(p + i, 0, lanes, about);
+                                  a = b = c = element - about;
+                                });
+          },
+      [&](std::int64_t elements) CONVOLITH_INLINE_LAMBDA {
+        const auto n = static_cast<double>(elements);
+        const double sum = sums.first_total();
+        const double block = sums.second_total() - sum * (sum / n);
+        merge_moment(all, mean, squares, n, static_cast<double>(shift) + sum / n,
+                     block < 0 ? 0 : block);
+        all += n;
+        sums.clear();
+      });
+  moments.count = all;
+  moments.mean[0] = mean;
+  moments.squares[0] = squares;
+}
+
+/// first[c] (+)= sum of a, second[c] (+)= sum of b c over rows [begin, begin + kRows).
+template <int kRows, class T, class Pair>
+CONVOLITH_INLINE void add_rows(std::int64_t begin, std::int64_t channels, bool accumulate,
+                               T* first, T* second, const Pair& pair) {
+  for_vectors<T>(channels, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
+    Vec<T> sum = accumulate ? load_upto(first + i, lanes) : zero<T>();
+    Vec<T> product = accumulate ? load_upto(second + i, lanes) : zero<T>();
+    CONVOLITH_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      Vec<T> a, b, c;
+      pair(begin + r, i, lanes, a, b, c);
+      sum = sum + a;
+      product = multiply_add(b, c, product);
+    }
+    store_upto<T>(first + i, sum, lanes);
+    store_upto<T>(second + i, product, lanes);
+  });
+}
+
+template <class T, class Pair>
+CONVOLITH_INLINE void add_block_of_rows(std::int64_t begin, std::int64_t end,
+                                        std::int64_t channels, T* first, T* second,
+                                        const Pair& pair) {
+  constexpr int kRows = 4;
+  std::int64_t r = begin;
+  for (; r + kRows <= end; r += kRows) {
+    add_rows<kRows>(r, channels, r > begin, first, second, pair);
+  }
+  for (; r < end; ++r) add_rows<1>(r, channels, r > begin, first, second, pair);
+}
+
+template <class T>
+void moments_of_rows(std::int64_t rows, std::int64_t channels, const T* x, std::int64_t row_stride,
+                     T* spare, Moments& moments) {
+  T* first = spare;
+  T* second = spare + channels;
+  moments.count = 0;
+  for (std::int64_t c = 0; c < channels; ++c) moments.mean[c] = moments.squares[c] = 0;
+  for (std::int64_t begin = 0; begin < rows; begin += kRowBlock) {
+    const std::int64_t end = begin + kRowBlock < rows ? begin + kRowBlock : rows;
+    const T* shift = x + begin * row_stride;
+    add_block_of_rows(begin, end, channels, first, second,
+                      [&](std::int64_t r, std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b,
+                          Vec<T>& c) CONVOLITH_INLINE_LAMBDA {
+                        a = b = c = load_upto(x + r * row_stride + i, lanes) -
+                                    load_upto(shift + i, lanes);
+                      });
+    const auto n = static_cast<double>(end - begin);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const double sum = first[c];
+      const double block = second[c] - sum * (sum / n);
+      merge_moment(moments.count, moments.mean[c], moments.squares[c], n, shift[c] + sum / n,
+                   block < 0 ? 0 : block);
+    }
+    moments.count += n;
+  }
+}
+
+// ---- gradient ------------------------------------------------------------------------------
+
+/// dy times the derivative of the activation at row r.
+template <class T, Activation kActivation>
+CONVOLITH_INLINE Vec<T> gradient_of_map(const NormGradientRows<T>& n, std::int64_t r,
+                                        std::int64_t i, int lanes, Vec<T> slope) {
+  const Vec<T> dy = load_upto(n.dy + r * n.dy_stride + i, lanes);
+  if constexpr (kActivation == Activation::none) return dy;
+  return gradient_at_output<T, kActivation>(dy, load_upto(n.y + r * n.y_stride + i, lanes), slope);
+}
+
+template <class T>
+void gradient_sums_of_planes(const NormGradientRows<T>& n, double* sums, double* products) {
+  const Vec<T> slope = broadcast(n.slope);
+  const Vec<T> mean = broadcast(n.mean[0]);
+  *sums = *products = 0;
+  with_activation(n.activation, [&](auto constant) {
+    constexpr Activation kActivation = decltype(constant)::value;
+    PairOfSums<T> pair;
+    for_plane_blocks(
+        n.rows, n.count,
+        [&](std::int64_t r, std::int64_t begin, std::int64_t taken, bool) CONVOLITH_INLINE_LAMBDA {
+          const T* x = n.x + r * n.x_stride + begin;
+          pair.add(taken, [&](std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b, Vec<T>& c)
+                              CONVOLITH_INLINE_LAMBDA {
+                                a = gradient_of_map<T, kActivation>(n, r, begin + i, lanes, slope);
+                                b = a;
+                                // Outside the row dy, and so a, is 0.
+                                c = load_upto(x + i, lanes) - mean;
+                              });
+        },
+        [&](std::int64_t) CONVOLITH_INLINE_LAMBDA {
+          *sums += pair.first_total();
+          *products += pair.second_total();
+          pair.clear();
+        });
+  });
+}
+
+template <class T>
+void gradient_sums_of_rows(const NormGradientRows<T>& n, T* spare, double* sums,
+                           double* products) {
+  const Vec<T> slope = broadcast(n.slope);
+  T* first = spare;
+  T* second = spare + n.count;
+  for (std::int64_t c = 0; c < n.count; ++c) sums[c] = products[c] = 0;
+  with_activation(n.activation, [&](auto constant) {
+    constexpr Activation kActivation = decltype(constant)::value;
+    for (std::int64_t begin = 0; begin < n.rows; begin += kRowBlock) {
+      const std::int64_t end = begin + kRowBlock < n.rows ? begin + kRowBlock : n.rows;
+      add_block_of_rows(begin, end, n.count, first, second,
+                        [&](std::int64_t r, std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b,
+                            Vec<T>& c) CONVOLITH_INLINE_LAMBDA {
+                          a = gradient_of_map<T, kActivation>(n, r, i, lanes, slope);
+                          b = a;
+                          c = load_upto(n.x + r * n.x_stride + i, lanes) -
+                              load_upto(n.mean + i, lanes);
+                        });
+      for (std::int64_t c = 0; c < n.count; ++c) {
+        sums[c] += first[c];
+        products[c] += second[c];
+      }
+    }
+  });
+}
+
+template <class T, template <class> class Coefficient>
+void norm_gradient(const NormGradientRows<T>& n) {
+  const Vec<T> slope = broadcast(n.slope);
+  with_activation(n.activation, [&](auto constant) {
+    constexpr Activation kActivation = decltype(constant)::value;
+    const Coefficient<T> mean(n.mean), scale(n.scale), slope_of_x(n.slope_of_x), offset(n.offset);
+    for (std::int64_t r = 0; r < n.rows; ++r) {
+      const T* x = n.x + r * n.x_stride;
+      T* dx = n.dx + r * n.dx_stride;
+      T* dresidual = n.dresidual == nullptr ? nullptr : n.dresidual + r * n.dresidual_stride;
+      for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
+        const Vec<T> g = gradient_of_map<T, kActivation>(n, r, i, lanes, slope);
+        if (dresidual != nullptr) store_upto<T>(dresidual + i, g, lanes);
+        const Vec<T> distance = load_upto(x + i, lanes) - mean.at(i, lanes);
+        const Vec<T> constant_part =
+            multiply_add(slope_of_x.at(i, lanes), distance, offset.at(i, lanes));
+        store_upto<T>(dx + i, multiply_add(scale.at(i, lanes), g, constant_part), lanes);
+      });
+    }
+  });
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

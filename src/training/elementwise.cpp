@@ -1,0 +1,120 @@
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/threads.hpp"
+#include "training/kernels.hpp"
+#include "training/training.hpp"
+
+namespace convolith {
+namespace {
+
+/// Calls body(begin, end) for parts of [0, count) in whole cache lines.
+template <class Body>
+void for_parts(std::int64_t count, int threads, const Body& body) {
+  constexpr std::int64_t kGrain = 256;
+  const std::int64_t grains = (count + kGrain - 1) / kGrain;
+  parallel(threads, [&](int thread, int team) {
+    const Range range = Range::share(grains, thread, team);
+    const std::int64_t begin = range.begin * kGrain;
+    const std::int64_t end = std::min(count, range.end * kGrain);
+    if (begin < end) body(begin, end);
+  });
+}
+
+template <class T>
+void activate_typed(const ActivationSpec& spec, std::int64_t count, const void* x,
+                    const void* residual, void* y, int threads) {
+  const TrainingKernels<T>& kernels = training_kernels<T>();
+  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
+    ActivationPass<T> pass{spec.activation, static_cast<T>(spec.slope), end - begin,
+                           static_cast<const T*>(x) + begin, nullptr,
+                           static_cast<T*>(y) + begin};
+    if (residual != nullptr) pass.residual = static_cast<const T*>(residual) + begin;
+    kernels.activation(pass);
+  });
+}
+
+template <class T>
+void activate_backward_typed(const ActivationSpec& spec, bool from_output, std::int64_t count,
+                             const void* dy, const void* at, void* dx, int threads) {
+  const TrainingKernels<T>& kernels = training_kernels<T>();
+  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels.activation_gradient({spec.activation, static_cast<T>(spec.slope), from_output,
+                                 end - begin, static_cast<const T*>(dy) + begin,
+                                 static_cast<const T*>(at) + begin, static_cast<T*>(dx) + begin});
+  });
+}
+
+template <class T>
+void sgd_typed(const SgdStep& step, std::int64_t count, void* parameter, const void* gradient,
+               void* velocity, int threads) {
+  const TrainingKernels<T>& kernels = training_kernels<T>();
+  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
+    SgdPass<T> pass{end - begin, static_cast<T*>(parameter) + begin,
+                    static_cast<const T*>(gradient) + begin, nullptr, static_cast<T>(step.rate),
+                    static_cast<T>(step.momentum), static_cast<T>(step.decay), step.nesterov};
+    if (velocity != nullptr) pass.velocity = static_cast<T*>(velocity) + begin;
+    kernels.sgd(pass);
+  });
+}
+
+template <class T>
+void adam_typed(const AdamStep& step, std::int64_t count, void* parameter, const void* gradient,
+                void* mean, void* square, int threads) {
+  const TrainingKernels<T>& kernels = training_kernels<T>();
+  const auto power = static_cast<double>(step.step);
+  const double rate = step.rate / (1 - std::pow(step.beta1, power));
+  const double root_correction = 1 / std::sqrt(1 - std::pow(step.beta2, power));
+  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels.adam({end - begin, static_cast<T*>(parameter) + begin,
+                  static_cast<const T*>(gradient) + begin, static_cast<T*>(mean) + begin,
+                  static_cast<T*>(square) + begin, static_cast<T>(step.beta1),
+                  static_cast<T>(step.beta2), static_cast<T>(rate),
+                  static_cast<T>(root_correction), static_cast<T>(step.epsilon),
+                  static_cast<T>(step.decoupled ? 0 : step.decay),
+                  static_cast<T>(step.decoupled ? 1 - step.rate * step.decay : 1)});
+  });
+}
+
+}  // namespace
+
+bool differentiable_from_output(const ActivationSpec& spec) noexcept {
+  switch (spec.activation) {
+    case Activation::silu:
+    case Activation::hardswish: return false;
+    case Activation::leaky_relu: return spec.slope >= 0;
+    default: return true;
+  }
+}
+
+int threads_for(std::int64_t elements, int threads) noexcept {
+  constexpr std::int64_t kOfThread = 32768;
+  return static_cast<int>(std::min<std::int64_t>(threads, 1 + elements / kOfThread));
+}
+
+void activate(DType dtype, const ActivationSpec& spec, std::int64_t count, const void* x,
+              const void* residual, void* y, int threads) {
+  const auto run = dtype == DType::float32 ? activate_typed<float> : activate_typed<double>;
+  run(spec, count, x, residual, y, threads_for(count, threads));
+}
+
+void activate_backward(DType dtype, const ActivationSpec& spec, bool from_output,
+                       std::int64_t count, const void* dy, const void* at, void* dx, int threads) {
+  const auto run =
+      dtype == DType::float32 ? activate_backward_typed<float> : activate_backward_typed<double>;
+  run(spec, from_output, count, dy, at, dx, threads_for(count, threads));
+}
+
+void sgd_step(DType dtype, const SgdStep& step, std::int64_t count, void* parameter,
+              const void* gradient, void* velocity, int threads) {
+  const auto run = dtype == DType::float32 ? sgd_typed<float> : sgd_typed<double>;
+  run(step, count, parameter, gradient, velocity, threads_for(count, threads));
+}
+
+void adam_step(DType dtype, const AdamStep& step, std::int64_t count, void* parameter,
+               const void* gradient, void* mean, void* square, int threads) {
+  const auto run = dtype == DType::float32 ? adam_typed<float> : adam_typed<double>;
+  run(step, count, parameter, gradient, mean, square, threads_for(count, threads));
+}
+
+}  // namespace convolith
