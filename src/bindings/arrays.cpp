@@ -152,16 +152,25 @@ ShapeView shape_of(const py::array& array) {
           static_cast<std::size_t>(array.ndim())};
 }
 
-std::optional<DType> plain_dtype(py::handle object) noexcept {
+namespace {
+
+/// The type number of an exact ndarray in native byte order, or -1.
+int plain_type(py::handle object) noexcept {
   const auto& numpy = py::detail::npy_api::get();
-  if (Py_TYPE(object.ptr()) != numpy.PyArray_Type_) return std::nullopt;
+  if (Py_TYPE(object.ptr()) != numpy.PyArray_Type_) return -1;
   const auto* descriptor = py::detail::array_proxy(object.ptr())->descr;
   constexpr char kForeign = std::endian::native == std::endian::little ? '>' : '<';
   const auto* fields = py::detail::array_descriptor_proxy(
       reinterpret_cast<const PyObject*>(descriptor));
-  if (fields->byteorder == kForeign) return std::nullopt;
-  if (fields->type_num == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
-  if (fields->type_num == py::detail::npy_api::NPY_DOUBLE_) return DType::float64;
+  return fields->byteorder == kForeign ? -1 : fields->type_num;
+}
+
+}  // namespace
+
+std::optional<DType> plain_dtype(py::handle object) noexcept {
+  const int type = plain_type(object);
+  if (type == py::detail::npy_api::NPY_FLOAT_) return DType::float32;
+  if (type == py::detail::npy_api::NPY_DOUBLE_) return DType::float64;
   return std::nullopt;
 }
 
@@ -188,6 +197,9 @@ py::array require_array(py::handle object, const char* argument) {
 }
 
 py::array require_indices(py::handle object, const char* argument) {
+  if (plain_type(object) == py::detail::npy_api::NPY_INT64_) {
+    return py::reinterpret_borrow<py::array>(object);
+  }
   const std::string name = argument;
   if (!py::isinstance<py::array>(object) || is_masked(object)) {
     type_error(name + " is a " + type_name(object) + "; it must be a numpy.ndarray of int64");

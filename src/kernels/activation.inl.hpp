@@ -47,10 +47,10 @@ CONVOLITH_INLINE Vec<T> gradient_at_output(Vec<T> dy, Vec<T> y, Vec<T> slope) {
   const Vec<T> none = zero<T>();
   const Vec<T> one = broadcast<T>(T(1));
   switch (kActivation) {
-    case Activation::relu: return select<T>((Mask<T>)(y <= none), none, dy);
+    case Activation::relu: return y <= none ? none : dy;
     case Activation::relu6:
-      return select<T>((Mask<T>)(y <= none) | (Mask<T>)(y >= broadcast<T>(T(6))), none, dy);
-    case Activation::leaky_relu: return select<T>((Mask<T>)(y > none), dy, dy * slope);
+      return y <= none ? none : y >= broadcast<T>(T(6)) ? none : dy;
+    case Activation::leaky_relu: return y > none ? dy : dy * slope;
     case Activation::tanh: return dy * (one - y * y);
     case Activation::sigmoid: return dy * (y * (one - y));
     default: return dy;
@@ -76,14 +76,14 @@ CONVOLITH_INLINE Vec<T> gradient_at_input(Vec<T> dy, Vec<T> x, Vec<T> slope) {
     case Activation::silu: {
       const Vec<T> e = exponential<T>(absolute<T>(x) * broadcast<T>(T(-1)));
       const Vec<T> root = one / (one + e);
-      const Vec<T> logistic_of_x = select<T>((Mask<T>)(x < zero<T>()), e * root, root);
+      const Vec<T> logistic_of_x = x < zero<T>() ? e * root : root;
       return dy * (logistic_of_x + x * (e * root * root));
     }
     case Activation::hardswish: {
       const Vec<T> three = broadcast<T>(T(3));
       const Vec<T> inner = dy * (x * broadcast<T>(T(1) / T(3)) + broadcast<T>(T(0.5)));
-      const Vec<T> upper = select<T>((Mask<T>)(x >= three), dy, inner);
-      return select<T>((Mask<T>)(x <= zero<T>() - three), zero<T>(), upper);
+      const Vec<T> upper = x >= three ? dy : inner;
+      return x <= zero<T>() - three ? zero<T>() : upper;
     }
     default: return gradient_at_output<T, kActivation>(dy, x, slope);
   }

@@ -9,36 +9,55 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-/// A sum without a chain of more than 256 additions (for 2^24 addends; then it grows slowly).
+/// Independent accumulators of a reduction.
+constexpr int kChains = 4;
+
+/// A sum whose chains have 256 additions (up to 2^26 addends; then they grow slowly).
 template <class T>
 struct ChainedSum {
   static constexpr int kChain = 256;
-  Vec<T> value = zero<T>(), blocks = zero<T>(), total = zero<T>();
+  Vec<T> value[kChains] = {}, blocks = zero<T>(), total = zero<T>();
   int in_value = 0, in_blocks = 0;
 
-  CONVOLITH_INLINE void add(Vec<T> v) {
-    value = value + v;
+  CONVOLITH_INLINE void add(int chain, Vec<T> v) { value[chain] = value[chain] + v; }
+  /// To be called after an addition to every chain.
+  CONVOLITH_INLINE void next() {
     if (++in_value < kChain) return;
-    blocks = blocks + value;
-    value = zero<T>();
+    blocks = blocks + last();
+    for (int i = 0; i < kChains; ++i) value[i] = zero<T>();
     in_value = 0;
     if (++in_blocks < kChain) return;
     total = total + blocks;
     blocks = zero<T>();
     in_blocks = 0;
   }
-  CONVOLITH_INLINE Vec<T> result() const { return total + (blocks + value); }
+  CONVOLITH_INLINE Vec<T> last() const { return (value[0] + value[1]) + (value[2] + value[3]); }
+  CONVOLITH_INLINE Vec<T> result() const { return total + (blocks + last()); }
 };
 
 /// Elements of one distribution: vectors of neighbours, reduced to one value in all lanes.
+/// body(offset, class of the first lane, lanes, chain)
 template <class T>
 struct AlongRow {
   std::int64_t count;
 
-  template <class Body>
-  CONVOLITH_INLINE void each(const Body& body) const {
-    for_vectors<T>(count, [&](std::int64_t i, int lanes)
-                              CONVOLITH_INLINE_LAMBDA { body(i, i, lanes); });
+  template <class Body, class Next>
+  CONVOLITH_INLINE void each(const Body& body, const Next& next) const {
+    std::int64_t i = 0;
+    for (; i + kChains * kLanes<T> <= count; i += kChains * kLanes<T>) {
+      CONVOLITH_UNROLL(4)
+      for (int chain = 0; chain < kChains; ++chain) {
+        body(i + chain * kLanes<T>, i + chain * kLanes<T>, kLanes<T>, chain);
+      }
+      next();
+    }
+    CONVOLITH_UNROLL(4)
+    for (int chain = 0; chain < kChains - 1; ++chain) {
+      if (i + kLanes<T> > count) break;
+      body(i, i, kLanes<T>, chain);
+      i += kLanes<T>;
+    }
+    if (i < count) body(i, i, static_cast<int>(count - i), kChains - 1);
   }
   CONVOLITH_INLINE static Vec<T> load_or(const T* p, int lanes, Vec<T> fill) {
     return lanes == kLanes<T> ? load(p) : load_between(p, 0, lanes, fill);
@@ -59,13 +78,25 @@ struct AcrossRows {
   std::int64_t count, stride;
   int lanes;
 
-  template <class Body>
-  CONVOLITH_INLINE void each(const Body& body) const {
+  template <class Body, class Next>
+  CONVOLITH_INLINE void each(const Body& body, const Next& next) const {
     if (lanes == kLanes<T>) {
-      for (std::int64_t j = 0; j < count; ++j) body(j * stride, j, kLanes<T>);
+      walk(kLanes<T>, body, next);
     } else {
-      for (std::int64_t j = 0; j < count; ++j) body(j * stride, j, lanes);
+      walk(lanes, body, next);
     }
+  }
+  template <class Body, class Next>
+  CONVOLITH_INLINE void walk(int used, const Body& body, const Next& next) const {
+    std::int64_t j = 0;
+    for (; j + kChains <= count; j += kChains) {
+      CONVOLITH_UNROLL(4)
+      for (int chain = 0; chain < kChains; ++chain) {
+        body((j + chain) * stride, j + chain, used, chain);
+      }
+      next();
+    }
+    for (; j < count; ++j) body(j * stride, j, used, 0);
   }
   CONVOLITH_INLINE static Vec<T> load_or(const T* p, int lanes, Vec<T>) {
     return load_upto(p, lanes);
@@ -73,6 +104,24 @@ struct AcrossRows {
   CONVOLITH_INLINE static Vec<T> add_up(Vec<T> v) { return v; }
   CONVOLITH_INLINE static Vec<T> greatest(Vec<T> v) { return v; }
 };
+
+/// each() without a reduction.
+template <class Walk, class Body>
+CONVOLITH_INLINE void for_elements(const Walk& walk, const Body& body) {
+  walk.each([&](std::int64_t at, std::int64_t j, int lanes, int)
+                CONVOLITH_INLINE_LAMBDA { body(at, j, lanes); },
+            []() CONVOLITH_INLINE_LAMBDA {});
+}
+
+/// The sum over a distribution of what term(offset, class, lanes) gives.
+template <class T, class Walk, class Term>
+CONVOLITH_INLINE Vec<T> sum_of_terms(const Walk& walk, const Term& term) {
+  ChainedSum<T> sum;
+  walk.each([&](std::int64_t at, std::int64_t j, int lanes, int chain)
+                CONVOLITH_INLINE_LAMBDA { sum.add(chain, term(at, j, lanes)); },
+            [&]() CONVOLITH_INLINE_LAMBDA { sum.next(); });
+  return Walk::add_up(sum.result());
+}
 
 /// Calls body(walk, first distribution, distributions).
 template <class T, class Body>
@@ -91,24 +140,26 @@ CONVOLITH_INLINE void for_distributions(std::int64_t stacked, std::int64_t count
 template <class T, class Walk>
 CONVOLITH_INLINE Vec<T> greatest_element(const Walk& walk, const T* x) {
   const Vec<T> least = broadcast(-static_cast<T>(__builtin_inf()));
-  Vec<T> greatest = least;
-  walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
-    greatest = max_keeping_nan<T>(greatest, Walk::load_or(x + at, lanes, least));
-  });
-  return Walk::greatest(greatest);
+  Vec<T> greatest[kChains] = {least, least, least, least};
+  walk.each(
+      [&](std::int64_t at, std::int64_t, int lanes, int chain) CONVOLITH_INLINE_LAMBDA {
+        greatest[chain] = max_keeping_nan<T>(greatest[chain], Walk::load_or(x + at, lanes, least));
+      },
+      []() CONVOLITH_INLINE_LAMBDA {});
+  return Walk::greatest(max_keeping_nan<T>(max_keeping_nan<T>(greatest[0], greatest[1]),
+                                           max_keeping_nan<T>(greatest[2], greatest[3])));
 }
 
 /// The sum of e^(x - greatest); `kept`, unless null, gets the addends.
 template <class T, class Walk>
 CONVOLITH_INLINE Vec<T> sum_of_powers(const Walk& walk, const T* x, Vec<T> greatest, T* kept) {
   const Vec<T> least = broadcast(-static_cast<T>(__builtin_inf()));
-  ChainedSum<T> sum;
-  walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
-    const Vec<T> power = exponential<T>(Walk::load_or(x + at, lanes, least) - greatest);
-    if (kept != nullptr) store_upto<T>(kept + at, power, lanes);
-    sum.add(power);
-  });
-  return Walk::add_up(sum.result());
+  return sum_of_terms<T>(
+      walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+        const Vec<T> power = exponential<T>(Walk::load_or(x + at, lanes, least) - greatest);
+        if (kept != nullptr) store_upto<T>(kept + at, power, lanes);
+        return power;
+      });
 }
 
 template <class T>
@@ -121,12 +172,12 @@ void softmax(const SoftmaxPass<T>& pass) {
         const Vec<T> sum = sum_of_powers(walk, x, greatest, pass.logarithm ? nullptr : y);
         if (pass.logarithm) {
           const Vec<T> log_of_sum = logarithm<T>(sum);
-          walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+          for_elements(walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
             store_upto<T>(y + at, (load_upto(x + at, lanes) - greatest) - log_of_sum, lanes);
           });
         } else {
           const Vec<T> share = broadcast<T>(T(1)) / sum;
-          walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+          for_elements(walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
             store_upto<T>(y + at, load_upto(y + at, lanes) * share, lanes);
           });
         }
@@ -140,13 +191,12 @@ void softmax_gradient(const SoftmaxPass<T>& pass) {
         const T* y = pass.x + first;
         const T* dy = pass.dy + first;
         T* dx = pass.y + first;
-        ChainedSum<T> sum;
-        walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
-          const Vec<T> g = load_upto(dy + at, lanes);
-          sum.add(pass.logarithm ? g : g * load_upto(y + at, lanes));
-        });
-        const Vec<T> total = walk.add_up(sum.result());
-        walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+        const Vec<T> total = sum_of_terms<T>(
+            walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+              const Vec<T> g = load_upto(dy + at, lanes);
+              return pass.logarithm ? g : g * load_upto(y + at, lanes);
+            });
+        for_elements(walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
           const Vec<T> g = load_upto(dy + at, lanes);
           const Vec<T> of_y = load_upto(y + at, lanes);
           store_upto<T>(dx + at,
@@ -191,13 +241,12 @@ void cross_entropy(const CrossEntropyPass<T>& pass) {
           weight = broadcast(targets.weight[0]);
           kept = broadcast(targets.kept[0]);
         }
-        const Mask<T> is_kept = (Mask<T>)(kept > zero<T>());
         T* dx = pass.loss != nullptr ? nullptr : pass.dx + first;
         if (!any) {
           if (dx == nullptr) {
             store_upto<T>(pass.loss + first, zero<T>(), distributions);
           } else {
-            walk.each([&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
+            for_elements(walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
               store_upto<T>(dx + at, zero<T>(), lanes);
             });
           }
@@ -214,21 +263,17 @@ void cross_entropy(const CrossEntropyPass<T>& pass) {
           const Vec<T> log_of_sum = logarithm<T>(sum);
           Vec<T> loss = weight * (log_of_sum - (logit - greatest));
           if (smooth) {
-            ChainedSum<T> rest;
-            walk.each([&](std::int64_t at, std::int64_t j, int lanes) CONVOLITH_INLINE_LAMBDA {
+            loss = loss + sum_of_terms<T>(walk, [&](std::int64_t at, std::int64_t j,
+                                                    int lanes) CONVOLITH_INLINE_LAMBDA {
               const Vec<T> log_share = log_of_sum - (load_upto(x + at, lanes) - greatest);
               const Vec<T> term = weight_of(j, lanes) * log_share;
-              if (!along || lanes == kLanes<T>) {
-                rest.add(term);
-              } else {
-                alignas(kVectorBytes) T valid[kLanes<T>] = {};
-                store_partial<T>(valid, term, lanes);
-                rest.add(load<T>(valid));
-              }
+              if (!along || lanes == kLanes<T>) return term;
+              alignas(kVectorBytes) T valid[kLanes<T>] = {};
+              store_partial<T>(valid, term, lanes);
+              return load<T>(valid);
             });
-            loss = loss + walk.add_up(rest.result());
           }
-          store_upto<T>(pass.loss + first, select<T>(is_kept, loss, zero<T>()), distributions);
+          store_upto<T>(pass.loss + first, kept > zero<T>() ? loss : zero<T>(), distributions);
           return;
         }
         const Vec<T> scale = along || pass.one_scale
@@ -236,10 +281,10 @@ void cross_entropy(const CrossEntropyPass<T>& pass) {
                                  : load_upto(pass.scale + first, distributions);
         const Vec<T> factor =
             (weight + broadcast(share * (smooth ? pass.weight_sum : T(0)))) / sum;
-        walk.each([&](std::int64_t at, std::int64_t j, int lanes) CONVOLITH_INLINE_LAMBDA {
+        for_elements(walk, [&](std::int64_t at, std::int64_t j, int lanes) CONVOLITH_INLINE_LAMBDA {
           Vec<T> g = load_upto(dx + at, lanes) * factor;
           if (smooth) g = g - weight_of(j, lanes);
-          store_upto<T>(dx + at, select<T>(is_kept, scale * g, zero<T>()), lanes);
+          store_upto<T>(dx + at, kept > zero<T>() ? scale * g : zero<T>(), lanes);
         });
         for (int i = 0; i < distributions; ++i) {
           const std::int64_t target = pass.target[first + i];

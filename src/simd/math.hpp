@@ -1,7 +1,7 @@
 #pragma once
 
-// Elementary functions on vectors, to a few units in the last place. Rational approximations and
-// constants: S. L. Moshier, Cephes Mathematical Library (exp.c, tanh.c).
+// Elementary functions on vectors, to a few units in the last place. Approximations and
+// constants: S. L. Moshier, Cephes Mathematical Library (exp.c, expf.c, tanh.c).
 
 #include "simd/vector.hpp"
 
@@ -12,49 +12,63 @@ template <class T>
 struct ExpLimits;
 template <>
 struct ExpLimits<float> {
-  static constexpr float least = -87.33f, greatest = 88.72f;
+  static constexpr float least = -87.33f, beyond = 89.0f;
+  static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23
   static constexpr int bias = 127, mantissa_bits = 23;
 };
 template <>
 struct ExpLimits<double> {
-  static constexpr double least = -708.39, greatest = 709.78;
+  static constexpr double least = -708.39, beyond = 710.0;
+  static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
   static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr int bias = 1023, mantissa_bits = 52;
 };
 
-/// e^x; infinity above the range of normal results, 0 below it, NaN for NaN.
+/// e^r for |r| <= ln 2 / 2, to one unit in the last place.
+template <class T>
+CONVOLITH_INLINE Vec<T> exponential_of_rest(Vec<T> r) {
+  const Vec<T> rr = r * r;
+  if constexpr (sizeof(T) == 4) {
+    // 1 + r + r^2 P(r)
+    Vec<T> p = r * broadcast<T>(1.9875691500e-4f) + broadcast<T>(1.3981999507e-3f);
+    p = p * r + broadcast<T>(8.3334519073e-3f);
+    p = p * r + broadcast<T>(4.1665795894e-2f);
+    p = p * r + broadcast<T>(1.6666665459e-1f);
+    p = p * r + broadcast<T>(5.0000001201e-1f);
+    return (p * rr + r) + broadcast<T>(1.0f);
+  } else {
+    // 1 + 2 r P(r^2) / (Q(r^2) - r P(r^2))
+    Vec<T> p = rr * broadcast<T>(T(1.26177193074810590878e-4)) +
+               broadcast<T>(T(3.02994407707441961300e-2));
+    p = (p * rr + broadcast<T>(T(9.99999999999999999910e-1))) * r;
+    Vec<T> q = rr * broadcast<T>(T(3.00198505138664455042e-6)) +
+               broadcast<T>(T(2.52448340349684104192e-3));
+    q = q * rr + broadcast<T>(T(2.27265548208155028766e-1));
+    q = q * rr + broadcast<T>(T(2.00000000000000000009e0));
+    return broadcast<T>(T(1)) + broadcast<T>(T(2)) * p / (q - p);
+  }
+}
+
+/// e^x to two units in the last place; infinity above the range of normal results, 0 below it,
+/// NaN for NaN.
 template <class T>
 CONVOLITH_INLINE Vec<T> exponential(Vec<T> argument) {
   using L = ExpLimits<T>;
   using V = Vec<T>;
   const V least = broadcast<T>(L::least);
-  const V greatest = broadcast<T>(L::greatest);
-  const V x = min_keeping_nan<T>(max_keeping_nan<T>(argument, least), greatest);
-  // x = n ln 2 + r, |r| <= ln 2 / 2; ln 2 = 0.693145751953125 + 1.4286e-6
+  const V x = min_keeping_nan<T>(max_keeping_nan<T>(argument, least), broadcast<T>(L::beyond));
+  // x = n ln 2 + r, |r| <= ln 2 / 2
   const V shifted = x * broadcast<T>(T(1.44269504088896340736)) + broadcast<T>(L::round_magic);
   const V n = shifted - broadcast<T>(L::round_magic);
-  V r = x - n * broadcast<T>(T(6.93145751953125e-1));
-  r = r - n * broadcast<T>(T(1.42860682030941723212e-6));
-  // e^r = 1 + 2 r P(r^2) / (Q(r^2) - r P(r^2))
-  const V rr = r * r;
-  V p = rr * broadcast<T>(T(1.26177193074810590878e-4)) +
-        broadcast<T>(T(3.02994407707441961300e-2));
-  p = (p * rr + broadcast<T>(T(9.99999999999999999910e-1))) * r;
-  V q = rr * broadcast<T>(T(3.00198505138664455042e-6)) +
-        broadcast<T>(T(2.52448340349684104192e-3));
-  q = q * rr + broadcast<T>(T(2.27265548208155028766e-1));
-  q = q * rr + broadcast<T>(T(2.00000000000000000009e0));
-  const V fraction = broadcast<T>(T(1)) + broadcast<T>(T(2)) * p / (q - p);
-  // 2^n in two factors: n may be one more than the exponent field holds.
+  V r = x - n * broadcast<T>(L::ln2_high);
+  r = r - n * broadcast<T>(L::ln2_low);
+  // 2^n in two factors: n may be more than the exponent field holds, and the product overflow.
   Mask<T> power = (Mask<T>)shifted - (Mask<T>)broadcast<T>(L::round_magic);
   const Mask<T> half = power >> 1;
   const auto two_to = [](Mask<T> e) { return (V)((e + L::bias) << L::mantissa_bits); };
-  V result = fraction * two_to(half) * two_to(power - half);
-  const V infinity = broadcast<T>(static_cast<T>(__builtin_inf()));
-  result = select<T>((Mask<T>)(argument > greatest), infinity, result);
-  result = select<T>((Mask<T>)(argument < least), zero<T>(), result);
-  return select<T>((Mask<T>)(argument == argument), result, argument);
+  const V result = exponential_of_rest<T>(r) * two_to(half) * two_to(power - half);
+  return argument < least ? zero<T>() : result;
 }
 
 template <class T>
@@ -91,10 +105,10 @@ CONVOLITH_INLINE Vec<T> logarithm(Vec<T> x) {
   r = r * z + broadcast<T>(T(3.999999999940941908e-01));
   r = r * z + broadcast<T>(T(6.666666666666735130e-01));
   const V half = f * f * broadcast<T>(T(0.5));
-  const V low = s * (half + r * z) + n * broadcast<T>(T(1.42860682030941723212e-6));
-  const V result = n * broadcast<T>(T(6.93145751953125e-1)) - ((half - low) - f);
+  const V low = s * (half + r * z) + n * broadcast<T>(L::ln2_low);
+  const V result = n * broadcast<T>(L::ln2_high) - ((half - low) - f);
   const V infinity = broadcast<T>(static_cast<T>(__builtin_inf()));
-  return select<T>((Mask<T>)(x < infinity), result, x);
+  return x < infinity ? result : x;
 }
 
 template <class T>
@@ -135,7 +149,7 @@ CONVOLITH_INLINE Vec<T> hyperbolic_tangent(Vec<T> x) {
   const V far = one - broadcast<T>(T(2)) / (exponential<T>(magnitude + magnitude) + one);
   const Mask<T> sign = (Mask<T>)x & (Mask<T>)broadcast<T>(T(-0.0));
   const V signed_far = (V)((Mask<T>)far | sign);
-  return select<T>((Mask<T>)(magnitude < broadcast<T>(T(0.625))), near, signed_far);
+  return magnitude < broadcast<T>(T(0.625)) ? near : signed_far;
 }
 
 template <class T>
@@ -149,7 +163,7 @@ CONVOLITH_INLINE Vec<T> logistic(Vec<T> x) {
 template <class T>
 CONVOLITH_INLINE Vec<T> sigmoid_weighted(Vec<T> x) {
   const Vec<T> h = exponential<T>(absolute<T>(x) * broadcast<T>(T(-0.5)));
-  const Vec<T> weighted = select<T>((Mask<T>)(x < zero<T>()), x * h * h, x);
+  const Vec<T> weighted = x < zero<T>() ? x * h * h : x;
   return weighted / (broadcast<T>(T(1)) + h * h);
 }
 

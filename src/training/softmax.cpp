@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 #include "training/kernels.hpp"
 #include "training/training.hpp"
@@ -9,24 +10,80 @@
 namespace convolith {
 namespace {
 
-/// Calls body(offset of the first element, first distribution, distributions, stride).
-template <class Body>
-void for_distributions(const Distributions& shape, int threads, const Body& body) {
-  if (shape.inner == 1) {
-    parallel_for(threads, shape.outer, [&](std::int64_t i, int) {
-      body(i * shape.count, i, std::int64_t{1}, std::int64_t{1});
+/// The distributions of a call in blocks that kernels take. Where classes lie apart, a block's are
+/// copied together first: far apart they would push one another out of the cache's few ways.
+template <class T>
+class Blocks {
+ public:
+  Blocks(const Distributions& shape, int arrays, int threads)
+      : shape_(shape),
+        threads_(threads),
+        width_(std::clamp<std::int64_t>(kElements / shape.count / kLine * kLine, 2 * kLine,
+                                        32 * kLine)),
+        copied_(shape.inner > width_),
+        thread_elements_(copied_ ? arrays * width_ * shape.count : 0),
+        workspace_(static_cast<std::size_t>(thread_elements_ * threads) * sizeof(T)) {}
+
+  /// A block: where it begins in the whole, and the stride and length of its rows of a class each.
+  struct Block {
+    std::int64_t offset, first, distributions, stride;
+    T* copies;  ///< null where arrays are used as they are
+  };
+
+  template <class Body>
+  void run(const Body& body) const noexcept {
+    if (shape_.inner == 1) {
+      parallel_for(threads_, shape_.outer, [&](std::int64_t i, int) {
+        body(Block{i * shape_.count, i, 1, 1, nullptr});
+      });
+      return;
+    }
+    const std::int64_t width = copied_ ? width_ : shape_.inner;
+    const std::int64_t blocks = (shape_.inner + width - 1) / width;
+    parallel_for(threads_, shape_.outer * blocks, [&](std::int64_t index, int thread) {
+      const std::int64_t outer = index / blocks;
+      const std::int64_t begin = index % blocks * width;
+      T* copies = static_cast<T*>(workspace_.data());
+      body(Block{outer * shape_.count * shape_.inner + begin, outer * shape_.inner + begin,
+                 std::min(width, shape_.inner - begin), width,
+                 copied_ ? copies + thread * thread_elements_ : nullptr});
     });
-    return;
   }
-  constexpr std::int64_t kBlock = 64;  // distributions: some cache lines of every class
-  const std::int64_t blocks = (shape.inner + kBlock - 1) / kBlock;
-  parallel_for(threads, shape.outer * blocks, [&](std::int64_t index, int) {
-    const std::int64_t outer = index / blocks;
-    const std::int64_t first = index % blocks * kBlock;
-    body(outer * shape.count * shape.inner + first, outer * shape.inner + first,
-         std::min(kBlock, shape.inner - first), shape.inner);
-  });
-}
+
+  /// The block in `array`, or its copy number `place`.
+  const T* read(const Block& block, const void* array, int place) const noexcept {
+    const T* from = static_cast<const T*>(array) + block.offset;
+    if (block.copies == nullptr) return from;
+    T* copy = block.copies + place * width_ * shape_.count;
+    for (std::int64_t j = 0; j < shape_.count; ++j) {
+      std::copy_n(from + j * shape_.inner, block.distributions, copy + j * width_);
+    }
+    return copy;
+  }
+  T* write(const Block& block, void* array, int place) const noexcept {
+    if (block.copies != nullptr) return block.copies + place * width_ * shape_.count;
+    return static_cast<T*>(array) + block.offset;
+  }
+  void finish(const Block& block, void* array, int place) const noexcept {
+    if (block.copies == nullptr) return;
+    T* to = static_cast<T*>(array) + block.offset;
+    const T* copy = block.copies + place * width_ * shape_.count;
+    for (std::int64_t j = 0; j < shape_.count; ++j) {
+      std::copy_n(copy + j * width_, block.distributions, to + j * shape_.inner);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kElements = 8192;  // of a copy: it stays in the first cache
+  static constexpr std::int64_t kLine = 16;
+
+  const Distributions& shape_;
+  int threads_;
+  std::int64_t width_;
+  bool copied_;
+  std::int64_t thread_elements_;
+  Scratch workspace_;
+};
 
 int threads_of(const Distributions& shape, int threads) {
   return threads_for(4 * shape.outer * shape.count * shape.inner, threads);
@@ -36,27 +93,25 @@ template <class T>
 void softmax_typed(const Distributions& shape, bool logarithm, const void* x, void* y,
                    int threads) {
   const TrainingKernels<T>& kernels = training_kernels<T>();
-  for_distributions(shape, threads_of(shape, threads),
-                    [&](std::int64_t offset, std::int64_t, std::int64_t stacked,
-                        std::int64_t stride) {
-                      kernels.softmax({logarithm, stacked, shape.count, stride,
-                                       static_cast<const T*>(x) + offset, nullptr,
-                                       static_cast<T*>(y) + offset});
-                    });
+  const Blocks<T> blocks(shape, 1, threads_of(shape, threads));
+  blocks.run([&](const auto& block) {
+    kernels.softmax({logarithm, block.distributions, shape.count, block.stride,
+                     blocks.read(block, x, 0), nullptr, blocks.write(block, y, 0)});
+    blocks.finish(block, y, 0);
+  });
 }
 
 template <class T>
 void softmax_backward_typed(const Distributions& shape, bool logarithm, const void* dy,
                             const void* y, void* dx, int threads) {
   const TrainingKernels<T>& kernels = training_kernels<T>();
-  for_distributions(shape, threads_of(shape, threads),
-                    [&](std::int64_t offset, std::int64_t, std::int64_t stacked,
-                        std::int64_t stride) {
-                      kernels.softmax_gradient({logarithm, stacked, shape.count, stride,
-                                                static_cast<const T*>(y) + offset,
-                                                static_cast<const T*>(dy) + offset,
-                                                static_cast<T*>(dx) + offset});
-                    });
+  const Blocks<T> blocks(shape, 2, threads_of(shape, threads));
+  blocks.run([&](const auto& block) {
+    kernels.softmax_gradient({logarithm, block.distributions, shape.count, block.stride,
+                              blocks.read(block, y, 0), blocks.read(block, dy, 1),
+                              blocks.write(block, dx, 1)});
+    blocks.finish(block, dx, 1);
+  });
 }
 
 /// Sum of f(0) ... f(count - 1), by halves.
@@ -111,17 +166,16 @@ void cross_entropy_typed(const CrossEntropy& problem, const void* x, void* loss,
     each = kept.data();
   }
   const CrossEntropyPass<T> whole = pass_of<T>(problem);
-  for_distributions(shape, threads_of(shape, threads),
-                    [&](std::int64_t offset, std::int64_t first, std::int64_t stacked,
-                        std::int64_t stride) {
-                      CrossEntropyPass<T> pass = whole;
-                      pass.stacked = stacked;
-                      pass.stride = stride;
-                      pass.x = static_cast<const T*>(x) + offset;
-                      pass.target = problem.target + first;
-                      pass.loss = each + first;
-                      kernels.cross_entropy(pass);
-                    });
+  const Blocks<T> blocks(shape, 1, threads_of(shape, threads));
+  blocks.run([&](const auto& block) {
+    CrossEntropyPass<T> pass = whole;
+    pass.stacked = block.distributions;
+    pass.stride = block.stride;
+    pass.x = blocks.read(block, x, 0);
+    pass.target = problem.target + block.first;
+    pass.loss = each + block.first;
+    kernels.cross_entropy(pass);
+  });
   if (problem.reduction == Reduction::none) return;
   const double sum = sum_by_halves(0, distributions, [&](std::int64_t i) {
     return static_cast<double>(each[i]);
@@ -137,19 +191,19 @@ void cross_entropy_backward_typed(const CrossEntropy& problem, const void* dy, c
   const bool one_scale = problem.reduction != Reduction::none;
   const auto* scales = static_cast<const T*>(dy);
   const T one = one_scale ? static_cast<T>(scales[0] / divisor<T>(problem)) : T(0);
-  for_distributions(problem.shape, threads_of(problem.shape, threads),
-                    [&](std::int64_t offset, std::int64_t first, std::int64_t stacked,
-                        std::int64_t stride) {
-                      CrossEntropyPass<T> pass = whole;
-                      pass.stacked = stacked;
-                      pass.stride = stride;
-                      pass.x = static_cast<const T*>(x) + offset;
-                      pass.target = problem.target + first;
-                      pass.dx = static_cast<T*>(dx) + offset;
-                      pass.one_scale = one_scale;
-                      pass.scale = one_scale ? &one : scales + first;
-                      kernels.cross_entropy(pass);
-                    });
+  const Blocks<T> blocks(problem.shape, 2, threads_of(problem.shape, threads));
+  blocks.run([&](const auto& block) {
+    CrossEntropyPass<T> pass = whole;
+    pass.stacked = block.distributions;
+    pass.stride = block.stride;
+    pass.x = blocks.read(block, x, 0);
+    pass.target = problem.target + block.first;
+    pass.dx = blocks.write(block, dx, 1);
+    pass.one_scale = one_scale;
+    pass.scale = one_scale ? &one : scales + block.first;
+    kernels.cross_entropy(pass);
+    blocks.finish(block, dx, 1);
+  });
 }
 
 }  // namespace
