@@ -12,6 +12,7 @@
 #include "convolith/algorithm.hpp"
 #include "implicit_gemm/channel_lanes.hpp"
 #include "implicit_gemm/pixel_lanes.hpp"
+#include "implicit_gemm/weight_gradient.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
@@ -88,7 +89,8 @@ class ImplicitGemmAlgorithm final : public Algorithm {
 
   Support supports(const ConvProblem& problem) const override {
     if (problem.direction == Direction::backward_weight) {
-      return Support::no("does not compute backward_weight");
+      std::string reason = weight_gradient_refusal(problem);
+      return reason.empty() ? Support{} : Support::no(std::move(reason));
     }
     if (std::string reason = not_in_phases(problem); !reason.empty()) {
       return Support::no(std::move(reason));
@@ -104,6 +106,9 @@ class ImplicitGemmAlgorithm final : public Algorithm {
   }
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
+    if (problem.direction == Direction::backward_weight) {
+      return weight_gradient_cost(problem, machine);
+    }
     const bool wide = problem.dtype == DType::float64;
     const LaneCosts costs = lane_costs(problem, lanes_of(problem.dtype, machine));
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
@@ -121,6 +126,9 @@ class ImplicitGemmAlgorithm final : public Algorithm {
 
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,
                                            int threads) const override {
+    if (problem.direction == Direction::backward_weight) {
+      return make_weight_gradient(problem, machine, threads);
+    }
     if (problem.dtype == DType::float32) return prepare_typed<float>(problem, machine, threads);
     return prepare_typed<double>(problem, machine, threads);
   }

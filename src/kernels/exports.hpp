@@ -18,6 +18,8 @@ extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
 extern const TrainingKernels<float> training_float32;
 extern const TrainingKernels<double> training_float64;
+extern const WeightGemmKernels<float> weight_gemm_float32;
+extern const WeightGemmKernels<double> weight_gemm_float64;
 extern const WinogradKernels<float> winograd_float32;
 extern const WinogradKernels<double> winograd_float64;
 

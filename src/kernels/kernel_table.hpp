@@ -19,6 +19,8 @@ template <class T>
 struct PoolingKernels;
 template <class T>
 struct TrainingKernels;
+template <class T>
+struct WeightGemmKernels;
 
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
@@ -173,6 +175,7 @@ struct Kernels {
   const GroupedKernels<T>* grouped;
   const PoolingKernels<T>* pooling;
   const TrainingKernels<T>* training;
+  const WeightGemmKernels<T>* weight_gemm;
   const WinogradKernels<T>* winograd;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.

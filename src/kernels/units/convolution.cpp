@@ -18,6 +18,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
                                 const GroupedKernels<T>& grouped,
                                 const PoolingKernels<T>& pooling,
                                 const TrainingKernels<T>& training,
+                                const WeightGemmKernels<T>& weight_gemm,
                                 const WinogradKernels<T>& winograd) {
   return {
       .lanes = kLanes<T>,
@@ -48,6 +49,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
       .grouped = &grouped,
       .pooling = &pooling,
       .training = &training,
+      .weight_gemm = &weight_gemm,
       .winograd = &winograd,
       .fma_rounds = fma_rounds<T>,
   };
@@ -59,9 +61,9 @@ constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
     .float32 = kernels_of<float>(depthwise_float32, fft_float32, grouped_float32, pooling_float32,
-                                 training_float32, winograd_float32),
+                                 training_float32, weight_gemm_float32, winograd_float32),
     .float64 = kernels_of<double>(depthwise_float64, fft_float64, grouped_float64, pooling_float64,
-                                  training_float64, winograd_float64),
+                                  training_float64, weight_gemm_float64, winograd_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,665 @@
+#include "implicit_gemm/weight_gradient.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "arithmetic.hpp"
+#include "implicit_gemm/strip_gemm.hpp"
+#include "kernels/weight_gemm_table.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/threads.hpp"
+#include "taps.hpp"
+
+namespace convolith {
+namespace {
+
+/// A kernel of one tap that reads each pixel once, in order, may take all pixels as one row.
+std::array<Window, kSpatialAxes> flattened(const ConvProblem& problem) {
+  std::array<Window, kSpatialAxes> windows = problem.windows;
+  for (const Window& w : windows) {
+    if (w.kernel != 1 || w.stride != 1 || w.before != 0 || w.input != w.output) return windows;
+  }
+  windows[2].input = windows[2].output = problem.output_pixels();
+  for (int axis : {0, 1}) windows[axis].input = windows[axis].output = 1;
+  return windows;
+}
+
+/// One operand is broadcast, channel by channel, onto the lanes of the other; which channels are
+/// the lanes, by how full vectors are. A register tile needs eight sums, or they wait for one
+/// another.
+struct Shape {
+  bool source_lanes;     ///< lanes are channels of x
+  std::int64_t rows, lanes;  ///< channels of a group
+  double cycles;         ///< a pixel and tap, in multiply-adds of vectors
+
+  Shape(const ConvProblem& problem, int vector) {
+    const std::int64_t in = problem.in_channels_per_group();
+    const std::int64_t out = problem.out_channels_per_group();
+    const bool neighbours = problem.windows[2].dilation == 1;
+    const auto cost = [&](std::int64_t row_channels, std::int64_t lane_channels, bool spans) {
+      const std::int64_t vectors = divide_up(lane_channels, vector);
+      const double sums = static_cast<double>(row_channels * std::min<std::int64_t>(vectors, 2)) *
+                          static_cast<double>(spans ? problem.windows[2].kernel : 1);
+      return static_cast<double>(row_channels * vectors) * std::max(1.0, 8 / sums);
+    };
+    const double by_out = cost(in, out, neighbours);
+    const double by_in = cost(out, in, false);
+    const Window& width = problem.windows[2];
+    const bool dense = width.kernel == 1 || (width.stride == 1 && width.dilation == 1);
+    source_lanes = dense && by_in < 0.95 * by_out;
+    rows = source_lanes ? out : in;
+    lanes = source_lanes ? in : out;
+    cycles = std::min(by_out, source_lanes ? by_in : by_out);
+  }
+};
+
+/// Pixels of the output whose products are summed in registers: rows [row, row + rows) and columns
+/// [column, column + columns) of `planes` planes, a plane being a depth of a sample.
+struct Block {
+  std::int64_t plane, planes, row, rows, column, columns;
+
+  std::int64_t pixels() const noexcept { return planes * rows * columns; }
+};
+
+template <class T>
+class WeightGradient final : public Execution {
+ public:
+  WeightGradient(const ConvProblem& problem, const Machine& machine, int threads)
+      : problem_(problem),
+        windows_(flattened(problem)),
+        kernels_(kernels_for<T>(machine)),
+        threads_(threads),
+        shape_(problem, kernels_.lanes),
+        taps_(problem.taps()),
+        clips_(problem.padding_mode == PaddingMode::zeros) {
+    planes_ = problem.batch * windows_[0].output;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      const Window& w = windows_[axis];
+      std::vector<std::int64_t> offsets;
+      for (std::int64_t t = 0; t < w.kernel; ++t) offsets.push_back(offset(axis, t));
+      const std::int64_t typical[] = {1, 4, 16};
+      axes_[axis] = StripAxis(std::move(offsets), w.stride, std::min(w.output, typical[axis]));
+    }
+    choose_panels();
+    cut_blocks(machine);
+    cut_work(machine);
+  }
+
+  std::size_t workspace_bytes() const noexcept override {
+    return shared_bytes() + thread_bytes() * threads_;
+  }
+
+  void run(const ConvArguments& arguments, const void* /*packed*/,
+           void* workspace) const noexcept override {
+    const Call call{typed<const T>(arguments.x), typed<const T>(arguments.y),
+                    static_cast<T*>(arguments.weight), static_cast<T*>(workspace)};
+    if (blocks_ == 0) {
+      std::fill(call.gradient, call.gradient + problem_.weight_size(), T(0));
+      return;
+    }
+    auto* scratch = static_cast<std::byte*>(workspace) + shared_bytes();
+    const auto of_thread = [&](int thread) { return Scratch(*this, scratch + thread_bytes() * thread); };
+    if (parts_ == 0) {
+      run_shared(call, of_thread);
+    } else {
+      run_parts(call, of_thread);
+    }
+  }
+
+ private:
+  struct Call {
+    Maps<const T> x, y;
+    T* gradient;
+    T* shared;  ///< packed rows, or sums of parts
+  };
+
+  struct Scratch {
+    T *rows, *columns, *sums, *total;
+    PixelRun* runs;
+    std::int64_t* run_counts;
+
+    Scratch(const WeightGradient& execution, std::byte* bytes) {
+      const auto take = [&](std::int64_t elements) {
+        T* at = reinterpret_cast<T*>(bytes);
+        bytes += aligned_bytes<T>(elements);
+        return at;
+      };
+      rows = take(execution.private_rows());
+      columns = take(execution.columns_elements_);
+      sums = take(execution.private_sums());
+      total = take(execution.total_elements_);
+      runs = reinterpret_cast<PixelRun*>(bytes);
+      bytes += aligned_bytes<PixelRun>(execution.lists_ * execution.most_runs_);
+      run_counts = reinterpret_cast<std::int64_t*>(bytes);
+    }
+  };
+
+  std::int64_t private_rows() const noexcept { return parts_ == 0 ? 0 : row_panels_ * row_panel_; }
+  std::int64_t private_sums() const noexcept { return parts_ == 0 ? panel_sums_ : 0; }
+  std::size_t shared_bytes() const noexcept {
+    return aligned_bytes<T>(parts_ == 0 ? problem_.groups * blocks_ * row_panels_ * row_panel_
+                                        : parts_ * problem_.groups * column_panels_ * panel_sums_);
+  }
+  std::size_t thread_bytes() const noexcept {
+    return aligned_bytes<T>(private_rows()) + aligned_bytes<T>(columns_elements_) +
+           aligned_bytes<T>(private_sums()) + aligned_bytes<T>(total_elements_) +
+           aligned_bytes<PixelRun>(lists_ * most_runs_) + aligned_bytes<std::int64_t>(lists_);
+  }
+
+  /// Of the source of an output under a tap, from the output's number times the stride.
+  std::int64_t offset(int axis, std::int64_t tap) const noexcept {
+    return tap * windows_[axis].dilation - windows_[axis].before;
+  }
+
+  // ---- planning ----------------------------------------------------------------------------
+
+  void choose_panels() {
+    const std::int64_t tile_rows = kernels_.tile_rows;
+    row_panels_ = divide_up(shape_.rows, tile_rows);
+    row_width_ = divide_up(shape_.rows, row_panels_);
+    columns_width_ = kernels_.tile_columns;
+    column_panels_ = divide_up(shape_.lanes, columns_width_);
+    panel_sums_ = shape_.rows * taps_ * columns_width_;
+
+    // The taps of a kernel row lie one behind the other: with few channels they are one panel.
+    const Window& width = windows_[2];
+    const bool neighbours =
+        width.kernel > 1 && axes_[2].place(offset(2, 1)) == axes_[2].place(offset(2, 0)) + 1;
+    spans_ = !shape_.source_lanes && neighbours && 2 * shape_.rows <= tile_rows;
+    lists_ = spans_ ? taps_ / width.kernel : taps_;
+    span_ = shape_.rows * width.kernel;
+    chunks_ = divide_up(span_, tile_rows);
+
+    constexpr std::int64_t kTotalRows = 128;
+    total_channels_ =
+        spans_ ? shape_.rows : std::clamp<std::int64_t>(kTotalRows / taps_, 1, shape_.rows);
+    total_elements_ = total_channels_ * taps_ * columns_width_;
+  }
+
+  /// A panel of columns takes half of the L1 cache.
+  void cut_blocks(const Machine& machine) {
+    const std::int64_t wanted = std::clamp<std::int64_t>(
+        static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) / columns_width_, 64,
+        kMaxChain / 2);
+    const std::int64_t height = windows_[1].output, width = windows_[2].output;
+    column_blocks_ = divide_up(width, wanted + wanted / 3);
+    const std::int64_t columns = divide_up(width, column_blocks_);
+    const std::int64_t rows = std::clamp<std::int64_t>(wanted / columns, 1, height);
+    row_blocks_ = divide_up(height, rows);
+    const std::int64_t most_rows = divide_up(height, row_blocks_);
+    std::int64_t together = 1;
+    if (row_blocks_ == 1 && column_blocks_ == 1) together = std::max<std::int64_t>(1, wanted / (height * width));
+    plane_blocks_ = divide_up(planes_, together);
+    blocks_ = plane_blocks_ * row_blocks_ * column_blocks_;
+    const std::int64_t most_planes = plane_blocks_ == 0 ? 1 : divide_up(planes_, plane_blocks_);
+    most_ = {0, most_planes, 0, most_rows, 0, columns};
+    most_runs_ = most_planes * most_rows;
+
+    const std::int64_t source = source_pixels(most_), pixels = most_.pixels();
+    row_panel_ = odd_lines((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
+    columns_elements_ = (shape_.source_lanes ? source : pixels) * columns_width_;
+  }
+
+  /// Few pixels: all rows are packed first, and then panels of columns are work of their own. Many:
+  /// parts of the pixels have sums of their own, which are added in order.
+  void cut_work(const Machine& machine) {
+    constexpr std::int64_t kPixelsOfPart = 1568, kMostParts = 8;
+    constexpr std::int64_t kSharedBytes = 16 << 20, kSumBytes = 32 << 20;
+    (void)machine;
+    const std::int64_t pixels = planes_ * windows_[1].output * windows_[2].output;
+    const std::int64_t rows = problem_.groups * blocks_ * row_panels_ * row_panel_;
+    if (pixels <= kPixelsOfPart && rows * static_cast<std::int64_t>(sizeof(T)) <= kSharedBytes) {
+      parts_ = 0;
+      return;
+    }
+    const std::int64_t sums = problem_.groups * column_panels_ * panel_sums_ *
+                              static_cast<std::int64_t>(sizeof(T));
+    parts_ = std::clamp<std::int64_t>(pixels / kPixelsOfPart, 2, kMostParts) & ~1;
+    parts_ = std::min({parts_, blocks_, std::max<std::int64_t>(1, kSumBytes / sums)});
+    parts_ = std::max({parts_, divide_up(blocks_, kMaxChain), std::int64_t{1}});
+  }
+
+  static std::int64_t odd_lines(std::int64_t elements) noexcept {
+    constexpr std::int64_t kLine = kAlignment / sizeof(T);
+    return (divide_up(elements, kLine) | 1) * kLine;
+  }
+
+  Block block(std::int64_t index) const noexcept {
+    const auto share = [](std::int64_t count, std::int64_t i, std::int64_t of) {
+      return Range::share(count, static_cast<int>(i), static_cast<int>(of));
+    };
+    const Range columns = share(windows_[2].output, index % column_blocks_, column_blocks_);
+    index /= column_blocks_;
+    const Range rows = share(windows_[1].output, index % row_blocks_, row_blocks_);
+    const Range planes = share(planes_, index / row_blocks_, plane_blocks_);
+    return {planes.begin,  planes.end - planes.begin,   rows.begin, rows.end - rows.begin,
+            columns.begin, columns.end - columns.begin};
+  }
+
+  // ---- packing -----------------------------------------------------------------------------
+
+  /// Panels of some channels, pixel by pixel, in which those of `count` panels are shared evenly.
+  struct Panels {
+    std::int64_t first, channels;  ///< of a group
+    std::int64_t count, width, stride;
+    T* data;
+  };
+
+  Panels row_panels(T* data) const noexcept {
+    return {0, shape_.rows, row_panels_, row_width_, row_panel_, data};
+  }
+  Panels column_panel(std::int64_t number, T* data) const noexcept {
+    const std::int64_t first = number * columns_width_;
+    const std::int64_t channels = std::min(columns_width_, shape_.lanes - first);
+    return {first, channels, 1, channels <= kernels_.lanes ? kernels_.lanes : columns_width_, 0, data};
+  }
+
+  void pack(const Call& call, std::int64_t group, const Block& block, const Panels& panels,
+            bool rows) const noexcept {
+    if (rows == shape_.source_lanes) {
+      pack_output(call.y, group, block, panels);
+    } else {
+      pack_source(call.x, group, block, panels);
+    }
+  }
+
+  /// Packed pixels of the source that a block reads, padding included.
+  std::int64_t source_pixels(const Block& block) const noexcept {
+    return block.planes * axes_[0].length(1) * axes_[1].length(block.rows) *
+           axes_[2].length(block.columns);
+  }
+
+  /// The coordinate that stands at a place of a strip.
+  std::int64_t coordinate(int axis, std::int64_t first, std::int64_t place) const noexcept {
+    const StripAxis& strip = axes_[axis];
+    const std::int64_t stride = windows_[axis].stride;
+    if (strip.shared()) return first * stride + strip.offsets().front() + place;
+    const std::int64_t count = strip.step();
+    return (first + place / count) * stride + strip.offsets()[place % count];
+  }
+
+  void pack_source(const Maps<const T>& x, std::int64_t group, const Block& block,
+                   const Panels& panels) const noexcept {
+    const Window &depth = windows_[0], &height = windows_[1], &width = windows_[2];
+    const std::int64_t channel = group * problem_.in_channels_per_group() + panels.first;
+    const std::int64_t row_places = axes_[1].length(block.rows);
+    const std::int64_t column_places = axes_[2].length(block.columns);
+    T* strip = panels.data;
+    for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
+      const T* sample = x.sample(plane / depth.output, channel);
+      for (std::int64_t at = 0; at < axes_[0].length(1); ++at) {
+        const std::int64_t d = padded_source(coordinate(0, plane % depth.output, at), depth.input,
+                                             problem_.padding_mode);
+        for (std::int64_t row = 0; row < row_places; ++row) {
+          const std::int64_t h = padded_source(coordinate(1, block.row, row), height.input,
+                                               problem_.padding_mode);
+          if (d >= 0 && h >= 0) {  // what is left out is never read
+            pack_line(x, sample + (d * height.input + h) * width.input * x.pixel_stride, block,
+                      panels, strip);
+          }
+          strip += column_places * panels.width;
+        }
+      }
+    }
+  }
+
+  void pack_line(const Maps<const T>& x, const T* line, const Block& block, const Panels& panels,
+                 T* strip) const noexcept {
+    const Window& width = windows_[2];
+    const StripAxis& axis = axes_[2];
+    // Places first, first + step, ... of the strip hold columns from, from + source_step, ...
+    const auto pack_run = [&](std::int64_t from, std::int64_t source_step, std::int64_t first,
+                              std::int64_t step, std::int64_t count) {
+      const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-from, source_step), 0, count);
+      const std::int64_t end =
+          std::clamp<std::int64_t>(divide_up(width.input - from, source_step), begin, count);
+      const auto pad = [&](std::int64_t j) {
+        const std::int64_t column =
+            padded_source(from + j * source_step, width.input, problem_.padding_mode);
+        T* to = strip + (first + j * step) * panels.width;
+        if (column >= 0) {
+          copy_pixels(x, line + column * x.pixel_stride, 1, 1, panels, to, panels.width);
+        } else if (spans_) {
+          std::fill(to, to + panels.width, T(0));  // spans have one panel
+        }
+      };
+      if (spans_ || !clips_) {
+        for (std::int64_t j = 0; j < begin; ++j) pad(j);
+        for (std::int64_t j = end; j < count; ++j) pad(j);
+      }
+      if (begin < end) {
+        copy_pixels(x, line + (from + begin * source_step) * x.pixel_stride, source_step,
+                    end - begin, panels, strip + (first + begin * step) * panels.width,
+                    step * panels.width);
+      }
+    };
+    const std::int64_t origin = block.column * width.stride;
+    if (axis.shared()) {
+      pack_run(origin + axis.offsets().front(), 1, 0, 1, axis.length(block.columns));
+      return;
+    }
+    for (std::int64_t t = 0; t < axis.step(); ++t) {
+      pack_run(origin + axis.offsets()[t], width.stride, t, axis.step(), block.columns);
+    }
+  }
+
+  void pack_output(const Maps<const T>& y, std::int64_t group, const Block& block,
+                   const Panels& panels) const noexcept {
+    const std::int64_t channel = group * problem_.out_channels_per_group() + panels.first;
+    const std::int64_t height = windows_[1].output, width = windows_[2].output;
+    const bool whole_rows = block.columns == width;
+    const std::int64_t runs = whole_rows ? 1 : block.rows;
+    const std::int64_t pixels = whole_rows ? block.rows * width : block.columns;
+    T* to = panels.data;
+    for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
+      const T* sample = y.sample(plane / windows_[0].output, channel);
+      for (std::int64_t row = 0; row < runs; ++row) {
+        const std::int64_t pixel =
+            (plane % windows_[0].output * height + block.row + row) * width + block.column;
+        copy_pixels(y, sample + pixel * y.pixel_stride, 1, pixels, panels, to, panels.width);
+        to += pixels * panels.width;
+      }
+    }
+  }
+
+  void copy_pixels(const Maps<const T>& maps, const T* from, std::int64_t step,
+                   std::int64_t pixels, const Panels& panels, T* to,
+                   std::int64_t to_stride) const noexcept {
+    if (panels.count == 1 && to_stride == panels.width) {
+      kernels_.pack_panel(static_cast<int>(panels.width), static_cast<int>(panels.channels), pixels,
+                          from, maps.channel_stride, step * maps.pixel_stride, to);
+      return;
+    }
+    if (maps.channel_stride == 1) {
+      kernels_.weight_gemm->pack_rows(pixels, panels.channels, from, step * maps.pixel_stride,
+                                      panels.count, to, panels.stride, to_stride);
+      return;
+    }
+    for (std::int64_t n = 0; n < panels.count; ++n) {
+      const Range channels = panel_channels(n, panels.count, panels.channels);
+      kernels_.transpose(channels.end - channels.begin, pixels,
+                         from + channels.begin * maps.channel_stride, maps.channel_stride,
+                         step * maps.pixel_stride, to + n * panels.stride, to_stride, 1);
+    }
+  }
+
+  static Range panel_channels(std::int64_t panel, std::int64_t panels,
+                              std::int64_t channels) noexcept {
+    return Range::share(channels, static_cast<int>(panel), static_cast<int>(panels));
+  }
+
+  // ---- products ----------------------------------------------------------------------------
+
+  /// Lists the pixels that each tap, or each kernel row, multiplies in a block.
+  void list_runs(const Block& block, const Scratch& scratch) const noexcept {
+    std::int64_t list = 0;
+    for (std::int64_t d = 0; d < windows_[0].kernel; ++d) {
+      for (std::int64_t h = 0; h < windows_[1].kernel; ++h) {
+        for (std::int64_t w = 0; w < (spans_ ? 1 : windows_[2].kernel); ++w, ++list) {
+          scratch.run_counts[list] =
+              list_tap(block, {d, h, w}, scratch.runs + list * most_runs_);
+        }
+      }
+    }
+  }
+
+  std::int64_t list_tap(const Block& block, const std::array<std::int64_t, kSpatialAxes>& tap,
+                        PixelRun* runs) const noexcept {
+    std::array<std::int64_t, kSpatialAxes> offsets;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) offsets[axis] = offset(axis, tap[axis]);
+    const auto is_padding = [&](int axis, std::int64_t output) {
+      const std::int64_t at = output * windows_[axis].stride + offsets[axis];
+      return clips_ && (at < 0 || at >= windows_[axis].input);
+    };
+    std::int64_t begin = 0, end = block.columns;
+    if (clips_ && !spans_) {
+      const Window& width = windows_[2];
+      begin = std::clamp(divide_up(-offsets[2], width.stride) - block.column, begin, end);
+      end = std::clamp(divide_up(width.input - offsets[2], width.stride) - block.column, begin, end);
+    }
+    if (begin == end) return 0;
+    const std::int64_t row_places = axes_[1].length(block.rows);
+    const std::int64_t column_places = axes_[2].length(block.columns);
+    const std::int64_t step = axes_[2].step();
+    std::int64_t count = 0;
+    for (std::int64_t plane = 0; plane < block.planes; ++plane) {
+      if (is_padding(0, (block.plane + plane) % windows_[0].output)) continue;
+      const std::int64_t depth = plane * axes_[0].length(1) + axes_[0].place(offsets[0]);
+      for (std::int64_t row = 0; row < block.rows; ++row) {
+        if (is_padding(1, block.row + row)) continue;
+        const std::int64_t line =
+            depth * row_places + row * axes_[1].step() + axes_[1].place(offsets[1]);
+        const std::int64_t source =
+            line * column_places + begin * step + axes_[2].place(offsets[2]);
+        const std::int64_t output = (plane * block.rows + row) * block.columns + begin;
+        PixelRun run{source * row_width_, output, end - begin};
+        if (shape_.source_lanes) run = {output * row_width_, source, end - begin};
+        if (count > 0 && runs[count - 1].columns + runs[count - 1].count == run.columns &&
+            runs[count - 1].rows + runs[count - 1].count * rows_step() == run.rows) {
+          runs[count - 1].count += run.count;
+        } else {
+          runs[count++] = run;
+        }
+      }
+    }
+    return count;
+  }
+
+  /// Between neighbouring pixels of the output, in a panel of rows.
+  std::int64_t rows_step() const noexcept {
+    return shape_.source_lanes ? row_width_ : axes_[2].step() * row_width_;
+  }
+
+  /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
+  void multiply(const T* rows, const Panels& columns, const Scratch& scratch, const Range& panels,
+                T* sums, bool accumulate) const noexcept {
+    WeightGemmTile<T> tile{};
+    tile.rows_pixel_stride = rows_step();
+    tile.columns = columns.data;
+    tile.vectors = static_cast<int>(columns.width / kernels_.lanes);
+    tile.accumulate = accumulate;
+    tile.prefetch = columns.data;
+    const auto run_list = [&](std::int64_t list) {
+      tile.runs = scratch.runs + list * most_runs_;
+      tile.run_count = scratch.run_counts[list];
+      if (tile.run_count > 0 || !accumulate) kernels_.weight_gemm->tile(tile);
+    };
+    if (spans_) {
+      tile.sum_row_stride = columns.width;
+      for (std::int64_t list = 0; list < lists_; ++list) {
+        for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+          const Range range = panel_channels(chunk, chunks_, span_);
+          tile.row_count = static_cast<int>(range.end - range.begin);
+          tile.rows = rows + range.begin;
+          tile.sum = sums + (list * span_ + range.begin) * columns.width;
+          run_list(list);
+        }
+      }
+      return;
+    }
+    tile.sum_row_stride = taps_ * columns.width;
+    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const Range channels = panel_channels(panel, row_panels_, shape_.rows);
+      tile.row_count = static_cast<int>(channels.end - channels.begin);
+      tile.rows = rows + panel * row_panel_;
+      for (std::int64_t tap = 0; tap < taps_; ++tap) {
+        tile.sum = sums + (channels.begin * taps_ + tap) * columns.width;
+        run_list(tap);
+      }
+    }
+  }
+
+  template <class OfThread>
+  void run_shared(const Call& call, const OfThread& of_thread) const noexcept {
+    const std::int64_t block_rows = row_panels_ * row_panel_;
+    parallel_for(threads_, problem_.groups * blocks_, [&](std::int64_t index, int) {
+      pack(call, index / blocks_, block(index % blocks_), row_panels(call.shared + index * block_rows),
+           true);
+    });
+    // Panels of rows are split where there are too few of columns. No sum depends on it.
+    const std::int64_t panels = problem_.groups * column_panels_;
+    const std::int64_t most_splits = spans_ ? 1 : std::min<std::int64_t>(row_panels_, 4);
+    std::int64_t splits = 1;
+    while (splits < most_splits &&
+           divide_up(panels * splits, threads_) * threads_ * 10 > 11 * panels * splits) {
+      ++splits;
+    }
+    parallel_for(threads_, panels * splits, [&](std::int64_t unit, int thread) {
+      const Scratch scratch = of_thread(thread);
+      const std::int64_t number = unit / splits % column_panels_;
+      const std::int64_t group = unit / splits / column_panels_;
+      const Panels columns = column_panel(number, scratch.columns);
+      const Range some = Range::share(row_panels_, static_cast<int>(unit % splits),
+                                      static_cast<int>(splits));
+      for (std::int64_t b = 0; b < blocks_; ++b) {
+        const Block where = block(b);
+        list_runs(where, scratch);
+        pack(call, group, where, columns, false);
+        multiply(call.shared + (group * blocks_ + b) * block_rows, columns, scratch, some,
+                 scratch.sums, b > 0);
+      }
+      const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
+      const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
+      finish(call, group, columns, spans_ ? Range{0, shape_.rows} : Range{begin, end},
+             scratch.sums);
+    });
+  }
+
+  template <class OfThread>
+  void run_parts(const Call& call, const OfThread& of_thread) const noexcept {
+    const std::int64_t part_sums = problem_.groups * column_panels_ * panel_sums_;
+    const std::int64_t units = problem_.groups * parts_ * column_panels_;
+    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
+      const Scratch scratch = of_thread(thread);
+      const Range range = Range::share(units, thread, team);
+      for (std::int64_t unit = range.begin; unit < range.end;) {
+        const std::int64_t part = unit / column_panels_ % parts_;
+        const std::int64_t group = unit / column_panels_ / parts_;
+        const std::int64_t first = unit % column_panels_;
+        const std::int64_t last = std::min(column_panels_, first + range.end - unit);
+        const Range blocks =
+            Range::share(blocks_, static_cast<int>(part), static_cast<int>(parts_));
+        T* sums = call.shared + part * part_sums + group * column_panels_ * panel_sums_;
+        for (std::int64_t b = blocks.begin; b < blocks.end; ++b) {
+          const Block where = block(b);
+          list_runs(where, scratch);
+          pack(call, group, where, row_panels(scratch.rows), true);
+          for (std::int64_t number = first; number < last; ++number) {
+            const Panels columns = column_panel(number, scratch.columns);
+            pack(call, group, where, columns, false);
+            multiply(scratch.rows, columns, scratch, {0, row_panels_}, sums + number * panel_sums_,
+                     b > blocks.begin);
+          }
+        }
+        unit += last - first;
+      }
+    });
+    const std::int64_t chunks = divide_up(shape_.rows, total_channels_);
+    parallel_for(threads_, problem_.groups * column_panels_ * chunks,
+                 [&](std::int64_t unit, int thread) {
+      const Scratch scratch = of_thread(thread);
+      const std::int64_t panel = unit / chunks;
+      const Panels columns = column_panel(panel % column_panels_, nullptr);
+      const std::int64_t begin = unit % chunks * total_channels_;
+      const Range channels{begin, std::min(shape_.rows, begin + total_channels_)};
+      const std::int64_t row = taps_ * columns.width;
+      const std::int64_t count = (channels.end - begin) * row;
+      const T* part = call.shared + panel * panel_sums_ + begin * row;
+      std::copy(part, part + count, scratch.total);
+      for (std::int64_t n = 1; n < parts_; ++n) {
+        part += part_sums;
+        kernels_.add(count, part, scratch.total);
+      }
+      finish(call, panel / column_panels_, columns, channels, scratch.total - begin * row);
+    });
+  }
+
+  /// Writes the gradient of some channels of rows. `sums` are [channel][tap][lane], or those of
+  /// spans [tap][channel][lane].
+  void finish(const Call& call, std::int64_t group, const Panels& columns, const Range& channels,
+              const T* sums) const noexcept {
+    const std::int64_t in = problem_.in_channels_per_group();
+    T* to = call.gradient + group * problem_.out_channels_per_group() * in * taps_;
+    const std::int64_t width = columns.width;
+    if (shape_.source_lanes) {
+      to += columns.first * taps_;
+      for (std::int64_t k = channels.begin; k < channels.end; ++k) {
+        const T* from = sums + k * taps_ * width;
+        if (taps_ == 1) {
+          std::copy(from, from + columns.channels, to + k * in);
+        } else {
+          kernels_.transpose(taps_, columns.channels, from, width, 1, to + k * in * taps_, taps_, 1);
+        }
+      }
+      return;
+    }
+    to += columns.first * in * taps_;
+    if (spans_) {
+      for (std::int64_t c = 0; c < in; ++c) {
+        kernels_.transpose(taps_, columns.channels, sums + c * width, in * width, 1, to + c * taps_,
+                           in * taps_, 1);
+      }
+      return;
+    }
+    kernels_.transpose((channels.end - channels.begin) * taps_, columns.channels,
+                       sums + channels.begin * taps_ * width, width, 1, to + channels.begin * taps_,
+                       in * taps_, 1);
+  }
+
+  ConvProblem problem_;
+  std::array<Window, kSpatialAxes> windows_;
+  const Kernels<T>& kernels_;
+  int threads_;
+  Shape shape_;
+  std::int64_t taps_;
+  bool clips_;  ///< products with padding are left out
+  std::array<StripAxis, kSpatialAxes> axes_;
+  std::int64_t planes_;
+
+  std::int64_t row_panels_, row_width_, row_panel_;   ///< row_panel_: elements
+  std::int64_t column_panels_, columns_width_, columns_elements_;
+  std::int64_t panel_sums_;  ///< of a panel of columns
+  bool spans_;               ///< whether the taps of a kernel row are rows of one panel
+  std::int64_t lists_, span_, chunks_;
+  std::int64_t total_channels_, total_elements_;
+
+  Block most_;
+  std::int64_t plane_blocks_, row_blocks_, column_blocks_, blocks_, most_runs_;
+  std::int64_t parts_;  ///< 0: rows are packed once for all threads
+};
+
+}  // namespace
+
+std::unique_ptr<const Execution> make_weight_gradient(const ConvProblem& problem,
+                                                      const Machine& machine, int threads) {
+  if (problem.dtype == DType::float32) {
+    return std::make_unique<WeightGradient<float>>(problem, machine, threads);
+  }
+  return std::make_unique<WeightGradient<double>>(problem, machine, threads);
+}
+
+std::string weight_gradient_refusal(const ConvProblem& problem) {
+  constexpr std::int64_t kFewestInBlock = 32;
+  const double terms = static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels());
+  if (terms <= static_cast<double>(kMaxChain) * kMaxChain * kFewestInBlock) return {};
+  return "sums of " + std::to_string(static_cast<std::int64_t>(terms)) +
+         " products would be folded in a chain above " + std::to_string(kMaxChain);
+}
+
+double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) {
+  const bool wide = problem.dtype == DType::float64;
+  const int lanes = lanes_of(problem.dtype, machine);
+  const Shape shape(problem, lanes);
+  const auto pixels = static_cast<double>(problem.batch * problem.output_pixels());
+  const auto bytes = static_cast<double>(size_of(problem.dtype));
+  const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *
+                          shape.cycles * lanes;
+  const double moved = bytes * (static_cast<double>(problem.x_size() + problem.y_size()) +
+                                3 * static_cast<double>(problem.weight_size()));
+  constexpr double kCall = 2e-6;
+  return products / (machine.flops_per_second[wide] * 0.9) +
+         moved / (2 * machine.bytes_per_second) + kCall;
+}
+
+}  // namespace convolith

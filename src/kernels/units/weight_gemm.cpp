@@ -1,0 +1,18 @@
+#include "kernels/exports.hpp"
+#include "kernels/weight_gemm.inl.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+constexpr WeightGemmKernels<T> weight_gemm_kernels = {
+    .tile = weight_gemm_tile<T>,
+    .pack_rows = weight_gemm_pack_rows<T>,
+};
+
+}  // namespace
+
+constexpr WeightGemmKernels<float> weight_gemm_float32 = weight_gemm_kernels<float>;
+constexpr WeightGemmKernels<double> weight_gemm_float64 = weight_gemm_kernels<double>;
+
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,43 @@
+#pragma once
+
+// The kernels of implicit GEMM for the gradient of weights.
+
+#include <cstdint>
+
+namespace convolith {
+
+/// Neighbouring pixels of two panels whose products are summed.
+struct PixelRun {
+  std::int64_t rows;     ///< element at which the first one begins
+  std::int64_t columns;  ///< the first one's number
+  std::int64_t count;
+};
+
+/// sum[r, c] (+)= sum over runs, pixels p of rows[p, r] * columns[p, c]
+template <class T>
+struct WeightGemmTile {
+  const PixelRun* runs;
+  std::int64_t run_count;
+  const T* rows;                   ///< neighbours for neighbouring r
+  std::int64_t rows_pixel_stride;
+  const T* columns;                ///< [pixel][vectors * lanes]
+  T* sum;
+  std::int64_t sum_row_stride;
+  int row_count, vectors;          ///< tile_rows and two vectors at most
+  bool accumulate;
+  const T* prefetch;               ///< what is wanted next, one line for each pixel
+  std::int64_t prefetch_stride;
+};
+
+template <class T>
+struct WeightGemmKernels {
+  void (*tile)(const WeightGemmTile<T>& tile);
+
+  /// panels[i][p * pixel_stride + c] = source[p * source_stride + first(i) + c] for `count` panels
+  /// panel_stride apart, among which the channels are shared as evenly as can be.
+  void (*pack_rows)(std::int64_t pixels, std::int64_t channels, const T* source,
+                    std::int64_t source_stride, std::int64_t count, T* panels,
+                    std::int64_t panel_stride, std::int64_t pixel_stride);
+};
+
+}  // namespace convolith
