@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "arithmetic.hpp"
 #include "implicit_gemm/strip_gemm.hpp"
@@ -46,6 +45,7 @@ struct Shape {
     const double by_out = cost(in, out, neighbours);
     const double by_in = cost(out, in, false);
     const Window& width = problem.windows[2];
+    // Lanes of x are neighbours under every tap.
     const bool dense = width.kernel == 1 || (width.stride == 1 && width.dilation == 1);
     source_lanes = dense && by_in < 0.95 * by_out;
     rows = source_lanes ? out : in;
@@ -72,7 +72,20 @@ class WeightGradient final : public Execution {
         threads_(threads),
         shape_(problem, kernels_.lanes),
         taps_(problem.taps()),
-        clips_(problem.padding_mode == PaddingMode::zeros) {
+        clips_(problem.padding_mode == PaddingMode::zeros),
+        channels_last_(problem.layout == Layout::channels_last) {
+    bool padded = false;
+    pointwise_ = true;
+    for (const Window& w : windows_) {
+      padded = padded || w.before > 0 || w.after > 0;
+      pointwise_ = pointwise_ && w.kernel == 1 && w.stride == 1;
+    }
+    pointwise_ = pointwise_ && !padded;
+    // Under one tap a row is read once for each panel of columns: not worth packing, unless pixels
+    // lie so that they fall into the same sets of a cache.
+    constexpr std::int64_t kPage = 4096;
+    const std::int64_t pixel_bytes = shape_.rows * problem.groups * static_cast<std::int64_t>(sizeof(T));
+    rows_in_place_ = channels_last_ && taps_ == 1 && (clips_ || !padded) && pixel_bytes % kPage != 0;
     planes_ = problem.batch * windows_[0].output;
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
       const Window& w = windows_[axis];
@@ -135,10 +148,15 @@ class WeightGradient final : public Execution {
     }
   };
 
-  std::int64_t private_rows() const noexcept { return parts_ == 0 ? 0 : row_panels_ * row_panel_; }
+  std::int64_t private_rows() const noexcept {
+    return parts_ == 0 || rows_in_place_ ? 0 : row_panels_ * row_panel_;
+  }
+  std::int64_t shared_rows() const noexcept {
+    return rows_in_place_ ? 0 : problem_.groups * blocks_ * row_panels_ * row_panel_;
+  }
   std::int64_t private_sums() const noexcept { return parts_ == 0 ? panel_sums_ : 0; }
   std::size_t shared_bytes() const noexcept {
-    return aligned_bytes<T>(parts_ == 0 ? problem_.groups * blocks_ * row_panels_ * row_panel_
+    return aligned_bytes<T>(parts_ == 0 ? shared_rows()
                                         : parts_ * problem_.groups * column_panels_ * panel_sums_);
   }
   std::size_t thread_bytes() const noexcept {
@@ -208,8 +226,7 @@ class WeightGradient final : public Execution {
     constexpr std::int64_t kSharedBytes = 16 << 20, kSumBytes = 32 << 20;
     (void)machine;
     const std::int64_t pixels = planes_ * windows_[1].output * windows_[2].output;
-    const std::int64_t rows = problem_.groups * blocks_ * row_panels_ * row_panel_;
-    if (pixels <= kPixelsOfPart && rows * static_cast<std::int64_t>(sizeof(T)) <= kSharedBytes) {
+    if (pixels <= kPixelsOfPart && shared_rows() * static_cast<std::int64_t>(sizeof(T)) <= kSharedBytes) {
       parts_ = 0;
       return;
     }
@@ -366,6 +383,11 @@ class WeightGradient final : public Execution {
   void copy_pixels(const Maps<const T>& maps, const T* from, std::int64_t step,
                    std::int64_t pixels, const Panels& panels, T* to,
                    std::int64_t to_stride) const noexcept {
+    if (maps.channel_stride == 1 && step == 1 && maps.pixel_stride == panels.width &&
+        panels.channels == panels.width && panels.count == 1 && to_stride == panels.width) {
+      std::copy(from, from + pixels * panels.width, to);
+      return;
+    }
     if (panels.count == 1 && to_stride == panels.width) {
       kernels_.pack_panel(static_cast<int>(panels.width), static_cast<int>(panels.channels), pixels,
                           from, maps.channel_stride, step * maps.pixel_stride, to);
@@ -391,101 +413,188 @@ class WeightGradient final : public Execution {
 
   // ---- products ----------------------------------------------------------------------------
 
-  /// Lists the pixels that each tap, or each kernel row, multiplies in a block.
-  void list_runs(const Block& block, const Scratch& scratch) const noexcept {
-    std::int64_t list = 0;
-    for (std::int64_t d = 0; d < windows_[0].kernel; ++d) {
-      for (std::int64_t h = 0; h < windows_[1].kernel; ++h) {
-        for (std::int64_t w = 0; w < (spans_ ? 1 : windows_[2].kernel); ++w, ++list) {
-          scratch.run_counts[list] =
-              list_tap(block, {d, h, w}, scratch.runs + list * most_runs_);
-        }
-      }
-    }
+  /// Where the pixels of a block stand: packed, or in the array itself.
+  struct Operand {
+    const T* data;
+    std::int64_t pixel_stride;
+    std::int64_t sample_stride;  ///< 0: packed
+  };
+
+  static Operand in_place(const Maps<const T>& maps, std::int64_t channel) noexcept {
+    return {maps.data + channel * maps.channel_stride, maps.pixel_stride, maps.sample_stride};
   }
 
-  std::int64_t list_tap(const Block& block, const std::array<std::int64_t, kSpatialAxes>& tap,
-                        PixelRun* runs) const noexcept {
+  Operand rows_in_place(const Call& call, std::int64_t group) const noexcept {
+    return in_place(shape_.source_lanes ? call.y : call.x, group * shape_.rows);
+  }
+
+  /// Columns need no packing where they lie as if packed, or where few tiles read them.
+  Operand columns_of(const Call& call, std::int64_t group, const Block& block,
+                     const Panels& panel) const noexcept {
+    const Maps<const T>& maps = shape_.source_lanes ? call.x : call.y;
+    constexpr std::int64_t kFewTiles = 2;
+    const bool plain = !shape_.source_lanes || pointwise_;
+    if (channels_last_ && plain && panel.channels == panel.width &&
+        (maps.pixel_stride == panel.width || row_panels_ * taps_ <= kFewTiles)) {
+      return in_place(maps, group * shape_.lanes + panel.first);
+    }
+    pack(call, group, block, panel, false);
+    return {panel.data, panel.width, 0};
+  }
+
+  struct Tap {
     std::array<std::int64_t, kSpatialAxes> offsets;
-    for (int axis = 0; axis < kSpatialAxes; ++axis) offsets[axis] = offset(axis, tap[axis]);
-    const auto is_padding = [&](int axis, std::int64_t output) {
-      const std::int64_t at = output * windows_[axis].stride + offsets[axis];
-      return clips_ && (at < 0 || at >= windows_[axis].input);
-    };
-    std::int64_t begin = 0, end = block.columns;
+    std::int64_t begin, end;  ///< columns of a block that it takes
+  };
+
+  /// Of the source under a tap of the output at (plane, row, tap.begin) of a block.
+  std::int64_t source_at(const Operand& operand, const Block& block, const Tap& tap,
+                         std::int64_t plane, std::int64_t row) const noexcept {
+    if (operand.sample_stride == 0) {
+      const std::int64_t depth = plane * axes_[0].length(1) + axes_[0].place(tap.offsets[0]);
+      const std::int64_t line = depth * axes_[1].length(block.rows) + row * axes_[1].step() +
+                                axes_[1].place(tap.offsets[1]);
+      return (line * axes_[2].length(block.columns) + tap.begin * axes_[2].step() +
+              axes_[2].place(tap.offsets[2])) *
+             operand.pixel_stride;
+    }
+    const std::int64_t outputs[] = {(block.plane + plane) % windows_[0].output, block.row + row,
+                                    block.column + tap.begin};
+    std::int64_t pixel = 0;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      const Window& w = windows_[axis];
+      pixel = pixel * w.input + outputs[axis] * w.stride + tap.offsets[axis];
+    }
+    return (block.plane + plane) / windows_[0].output * operand.sample_stride +
+           pixel * operand.pixel_stride;
+  }
+
+  std::int64_t output_at(const Operand& operand, const Block& block, const Tap& tap,
+                         std::int64_t plane, std::int64_t row) const noexcept {
+    if (operand.sample_stride == 0) {
+      return ((plane * block.rows + row) * block.columns + tap.begin) * operand.pixel_stride;
+    }
+    const std::int64_t number = block.plane + plane;
+    const std::int64_t line =
+        (number % windows_[0].output * windows_[1].output + block.row + row);
+    return number / windows_[0].output * operand.sample_stride +
+           (line * windows_[2].output + block.column + tap.begin) * operand.pixel_stride;
+  }
+
+  /// Between the sources of neighbouring outputs.
+  std::int64_t source_step(const Operand& operand) const noexcept {
+    return operand.pixel_stride *
+           (operand.sample_stride == 0 ? axes_[2].step() : windows_[2].stride);
+  }
+
+  /// Lists the pixels of a block that a tap, or a kernel row, multiplies.
+  std::int64_t list_runs(const Operand& rows, const Operand& columns, const Block& block,
+                         std::int64_t list, PixelRun* runs) const noexcept {
+    Tap tap{};
+    const std::int64_t w = spans_ ? 0 : list % windows_[2].kernel;
+    if (!spans_) list /= windows_[2].kernel;
+    tap.offsets = {offset(0, list / windows_[1].kernel), offset(1, list % windows_[1].kernel),
+                   offset(2, w)};
+    tap.end = block.columns;
     if (clips_ && !spans_) {
       const Window& width = windows_[2];
-      begin = std::clamp(divide_up(-offsets[2], width.stride) - block.column, begin, end);
-      end = std::clamp(divide_up(width.input - offsets[2], width.stride) - block.column, begin, end);
+      tap.begin = std::clamp(divide_up(-tap.offsets[2], width.stride) - block.column,
+                             std::int64_t{0}, block.columns);
+      tap.end = std::clamp(divide_up(width.input - tap.offsets[2], width.stride) - block.column,
+                           tap.begin, block.columns);
     }
-    if (begin == end) return 0;
-    const std::int64_t row_places = axes_[1].length(block.rows);
-    const std::int64_t column_places = axes_[2].length(block.columns);
-    const std::int64_t step = axes_[2].step();
-    std::int64_t count = 0;
+    if (tap.begin == tap.end) return 0;
+    const auto is_padding = [&](int axis, std::int64_t output) {
+      const std::int64_t at = output * windows_[axis].stride + tap.offsets[axis];
+      return clips_ && (at < 0 || at >= windows_[axis].input);
+    };
+    const bool swapped = shape_.source_lanes;
+    const std::int64_t source_length = (tap.end - tap.begin) * source_step(swapped ? columns : rows);
+    const std::int64_t output_length =
+        (tap.end - tap.begin) * (swapped ? rows : columns).pixel_stride;
+    std::int64_t count = 0, next_source = 0, next_output = 0;
     for (std::int64_t plane = 0; plane < block.planes; ++plane) {
       if (is_padding(0, (block.plane + plane) % windows_[0].output)) continue;
-      const std::int64_t depth = plane * axes_[0].length(1) + axes_[0].place(offsets[0]);
       for (std::int64_t row = 0; row < block.rows; ++row) {
         if (is_padding(1, block.row + row)) continue;
-        const std::int64_t line =
-            depth * row_places + row * axes_[1].step() + axes_[1].place(offsets[1]);
-        const std::int64_t source =
-            line * column_places + begin * step + axes_[2].place(offsets[2]);
-        const std::int64_t output = (plane * block.rows + row) * block.columns + begin;
-        PixelRun run{source * row_width_, output, end - begin};
-        if (shape_.source_lanes) run = {output * row_width_, source, end - begin};
-        if (count > 0 && runs[count - 1].columns + runs[count - 1].count == run.columns &&
-            runs[count - 1].rows + runs[count - 1].count * rows_step() == run.rows) {
-          runs[count - 1].count += run.count;
+        const std::int64_t source = source_at(swapped ? columns : rows, block, tap, plane, row);
+        const std::int64_t output = output_at(swapped ? rows : columns, block, tap, plane, row);
+        if (count > 0 && source == next_source && output == next_output) {
+          runs[count - 1].count += tap.end - tap.begin;
         } else {
-          runs[count++] = run;
+          runs[count++] = {swapped ? output : source, swapped ? source : output,
+                           tap.end - tap.begin};
         }
+        next_source = source + source_length;
+        next_output = output + output_length;
       }
     }
     return count;
   }
 
-  /// Between neighbouring pixels of the output, in a panel of rows.
-  std::int64_t rows_step() const noexcept {
-    return shape_.source_lanes ? row_width_ : axes_[2].step() * row_width_;
+  /// What will be read later, to be fetched a line a pixel.
+  struct Stream {
+    const T *at, *end;
+  };
+
+  /// The first plane of a block of the output, where its channels are neighbours.
+  Stream output_stream(const Call& call, std::int64_t group, std::int64_t number) const noexcept {
+    constexpr std::int64_t kMost = (256 << 10) / sizeof(T);
+    if (!channels_last_ || number < 0) return {nullptr, nullptr};
+    const Block next = block(number);
+    const Operand operand = in_place(call.y, group * problem_.out_channels_per_group());
+    const T* at = operand.data + output_at(operand, next, Tap{}, 0, 0);
+    return {at, at + std::min(kMost, next.rows * next.columns * operand.pixel_stride)};
   }
 
   /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
-  void multiply(const T* rows, const Panels& columns, const Scratch& scratch, const Range& panels,
-                T* sums, bool accumulate) const noexcept {
+  void multiply(const Operand& rows, const Operand& columns, std::int64_t width,
+                const Block& block, const Scratch& scratch, const Range& panels, T* sums, bool accumulate,
+                Stream& stream) const noexcept {
+    const bool swapped = shape_.source_lanes;
+    PixelRun* runs = scratch.runs;
+    std::int64_t* run_counts = scratch.run_counts;
     WeightGemmTile<T> tile{};
-    tile.rows_pixel_stride = rows_step();
+    tile.runs = runs;
+    tile.rows_pixel_stride = swapped ? rows.pixel_stride : source_step(rows);
     tile.columns = columns.data;
-    tile.vectors = static_cast<int>(columns.width / kernels_.lanes);
+    tile.columns_pixel_stride = swapped ? source_step(columns) : columns.pixel_stride;
+    tile.vectors = static_cast<int>(width / kernels_.lanes);
     tile.accumulate = accumulate;
-    tile.prefetch = columns.data;
-    const auto run_list = [&](std::int64_t list) {
-      tile.runs = scratch.runs + list * most_runs_;
-      tile.run_count = scratch.run_counts[list];
+    const auto run_tile = [&](const Range& range) {
+      constexpr std::int64_t kLine = kAlignment / sizeof(T);
+      tile.row_count = static_cast<int>(range.end - range.begin);
+      const bool more = stream.at < stream.end;
+      tile.prefetch = more ? stream.at : columns.data;
+      tile.prefetch_stride = more ? kLine : 0;
+      if (more) stream.at += block.pixels() * kLine;
       if (tile.run_count > 0 || !accumulate) kernels_.weight_gemm->tile(tile);
     };
     if (spans_) {
-      tile.sum_row_stride = columns.width;
+      tile.sum_row_stride = width;
       for (std::int64_t list = 0; list < lists_; ++list) {
+        tile.run_count = list_runs(rows, columns, block, list, runs);
         for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
           const Range range = panel_channels(chunk, chunks_, span_);
-          tile.row_count = static_cast<int>(range.end - range.begin);
-          tile.rows = rows + range.begin;
-          tile.sum = sums + (list * span_ + range.begin) * columns.width;
-          run_list(list);
+          tile.rows = rows.data + range.begin;
+          tile.sum = sums + (list * span_ + range.begin) * width;
+          run_tile(range);
         }
       }
       return;
     }
-    tile.sum_row_stride = taps_ * columns.width;
+    for (std::int64_t tap = 0; tap < taps_; ++tap) {
+      run_counts[tap] = list_runs(rows, columns, block, tap, runs + tap * most_runs_);
+    }
+    tile.sum_row_stride = taps_ * width;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const Range channels = panel_channels(panel, row_panels_, shape_.rows);
-      tile.row_count = static_cast<int>(channels.end - channels.begin);
-      tile.rows = rows + panel * row_panel_;
+      tile.rows = rows.data + (rows.sample_stride == 0 ? panel * row_panel_ : channels.begin);
       for (std::int64_t tap = 0; tap < taps_; ++tap) {
-        tile.sum = sums + (channels.begin * taps_ + tap) * columns.width;
-        run_list(tap);
+        tile.runs = runs + tap * most_runs_;
+        tile.run_count = run_counts[tap];
+        tile.sum = sums + (channels.begin * taps_ + tap) * width;
+        run_tile(channels);
       }
     }
   }
@@ -493,7 +602,7 @@ class WeightGradient final : public Execution {
   template <class OfThread>
   void run_shared(const Call& call, const OfThread& of_thread) const noexcept {
     const std::int64_t block_rows = row_panels_ * row_panel_;
-    parallel_for(threads_, problem_.groups * blocks_, [&](std::int64_t index, int) {
+    parallel_for(threads_, rows_in_place_ ? 0 : problem_.groups * blocks_, [&](std::int64_t index, int) {
       pack(call, index / blocks_, block(index % blocks_), row_panels(call.shared + index * block_rows),
            true);
     });
@@ -514,10 +623,12 @@ class WeightGradient final : public Execution {
                                       static_cast<int>(splits));
       for (std::int64_t b = 0; b < blocks_; ++b) {
         const Block where = block(b);
-        list_runs(where, scratch);
-        pack(call, group, where, columns, false);
-        multiply(call.shared + (group * blocks_ + b) * block_rows, columns, scratch, some,
-                 scratch.sums, b > 0);
+        const Operand rows = rows_in_place_ ? rows_in_place(call, group)
+                                            : Operand{call.shared + (group * blocks_ + b) * block_rows,
+                                                      row_width_, 0};
+        Stream stream{nullptr, nullptr};
+        multiply(rows, columns_of(call, group, where, columns), columns.width, where, scratch, some,
+                 scratch.sums, b > 0, stream);
       }
       const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
       const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
@@ -543,13 +654,17 @@ class WeightGradient final : public Execution {
         T* sums = call.shared + part * part_sums + group * column_panels_ * panel_sums_;
         for (std::int64_t b = blocks.begin; b < blocks.end; ++b) {
           const Block where = block(b);
-          list_runs(where, scratch);
-          pack(call, group, where, row_panels(scratch.rows), true);
+          Operand rows{scratch.rows, row_width_, 0};
+          if (rows_in_place_) {
+            rows = rows_in_place(call, group);
+          } else {
+            pack(call, group, where, row_panels(scratch.rows), true);
+          }
+          Stream stream = output_stream(call, group, b + 1 < blocks.end ? b + 1 : -1);
           for (std::int64_t number = first; number < last; ++number) {
             const Panels columns = column_panel(number, scratch.columns);
-            pack(call, group, where, columns, false);
-            multiply(scratch.rows, columns, scratch, {0, row_panels_}, sums + number * panel_sums_,
-                     b > blocks.begin);
+            multiply(rows, columns_of(call, group, where, columns), columns.width, where, scratch,
+                     {0, row_panels_}, sums + number * panel_sums_, b > blocks.begin, stream);
           }
         }
         unit += last - first;
@@ -616,6 +731,9 @@ class WeightGradient final : public Execution {
   bool clips_;  ///< products with padding are left out
   std::array<StripAxis, kSpatialAxes> axes_;
   std::int64_t planes_;
+  bool channels_last_;
+  bool pointwise_;      ///< one tap, of stride 1, without padding
+  bool rows_in_place_;
 
   std::int64_t row_panels_, row_width_, row_panel_;   ///< row_panel_: elements
   std::int64_t column_panels_, columns_width_, columns_elements_;

@@ -13,14 +13,16 @@ struct WeightGemm {
   static void run_tile(const WeightGemmTile<T>& tile) {
     constexpr int kColumns = kVectors * kLanes<T>;
     prefetch_tile<T, kRows, kVectors>(tile.sum, tile.sum_row_stride);
+    constexpr int kAhead = 8;  // pixels may lie a page apart, where no hardware prefetcher follows
     const std::int64_t rows_stride = tile.rows_pixel_stride;
+    const std::int64_t columns_stride = tile.columns_pixel_stride;
     const std::int64_t prefetch_stride = tile.prefetch_stride;
     const T* prefetch = tile.prefetch;
     Vec<T> sum[kRows][kVectors] = {};
     for (std::int64_t n = 0; n < tile.run_count; ++n) {
       const PixelRun& run = tile.runs[n];
       const T* rows = tile.rows + run.rows;
-      const T* columns = tile.columns + run.columns * kColumns;
+      const T* columns = tile.columns + run.columns;
       CONVOLITH_UNROLL(2)
       for (std::int64_t p = run.count; p > 0; --p) {
         rows = opaque(rows);  // or broadcasts would be shared between pixels, and spilt
@@ -33,10 +35,11 @@ struct WeightGemm {
           CONVOLITH_UNROLL(2)
           for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
         }
-        __builtin_prefetch(prefetch);
+        __builtin_prefetch(rows + kAhead * rows_stride + kRows - 1);
+        __builtin_prefetch(prefetch, 0, 2);
         prefetch += prefetch_stride;
         rows += rows_stride;
-        columns += kColumns;
+        columns += columns_stride;
       }
     }
     store_tile<T, kRows, kVectors>(sum, tile.sum, tile.sum_row_stride, kColumns, tile.accumulate);
@@ -63,7 +66,7 @@ template <class T>
 void weight_gemm_pack_rows(std::int64_t pixels, std::int64_t channels, const T* source,
                            std::int64_t source_stride, std::int64_t count, T* panels,
                            std::int64_t panel_stride, std::int64_t pixel_stride) {
-  constexpr int kAhead = 4;  // pixels may lie a page apart, where no hardware prefetcher follows
+  constexpr int kAhead = 4;
   const auto each = static_cast<int>(channels / count);
   const std::int64_t longer = channels % count;
   for (std::int64_t p = 0; p < pixels; ++p, source += source_stride, panels += pixel_stride) {

@@ -6,10 +6,9 @@
 
 namespace convolith {
 
-/// Neighbouring pixels of two panels whose products are summed.
+/// Neighbouring pixels of two operands whose products are summed: where they begin, in elements.
 struct PixelRun {
-  std::int64_t rows;     ///< element at which the first one begins
-  std::int64_t columns;  ///< the first one's number
+  std::int64_t rows, columns;
   std::int64_t count;
 };
 
@@ -18,14 +17,15 @@ template <class T>
 struct WeightGemmTile {
   const PixelRun* runs;
   std::int64_t run_count;
-  const T* rows;                   ///< neighbours for neighbouring r
+  const T* rows;  ///< neighbours for neighbouring r
   std::int64_t rows_pixel_stride;
-  const T* columns;                ///< [pixel][vectors * lanes]
+  const T* columns;  ///< neighbours for neighbouring c
+  std::int64_t columns_pixel_stride;
   T* sum;
   std::int64_t sum_row_stride;
-  int row_count, vectors;          ///< tile_rows and two vectors at most
+  int row_count, vectors;  ///< tile_rows and two vectors at most
   bool accumulate;
-  const T* prefetch;               ///< what is wanted next, one line for each pixel
+  const T* prefetch;  ///< what is wanted later, one piece for each pixel
   std::int64_t prefetch_stride;
 };
 
