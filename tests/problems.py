@@ -214,7 +214,13 @@ def error_bound(
     if magnitudes is None:
         magnitudes = sums_of_magnitudes(p, a)
     bound = np.asarray(tolerance["componentwise"] * magnitudes)
-    if tolerance.get("uniform"):
+    if tolerance.get("uniform") and p.direction == "backward_weight":
+        # of the output's gradient, for each of its channels
+        axes = (0, *range(2, p.rank + 2)) if p.data_format == "channels_first" else None
+        sums = np.abs(a.first).sum(axis=axes or tuple(range(p.rank + 1)))
+        sums = sums.reshape(-1, *(1,) * (p.rank + 1))
+        bound = bound + tolerance["uniform"] * np.abs(a.second).max() * sums
+    elif tolerance.get("uniform"):
         # (group, out, in, taps): the sum leaves the channels of the output
         taps = int(np.prod(p.kernel))
         weight = np.abs(a.second).reshape(p.groups, -1, p.in_channels // p.groups, taps)

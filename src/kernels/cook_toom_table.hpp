@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kMostWinogradInputs = 8;
 constexpr int kMostWinogradOutputs = 6;
-constexpr int kMostWinogradTaps = 5;
+constexpr int kMostWinogradTaps = 6;
 
 struct CookToom {
   int inputs, outputs, taps;

@@ -22,5 +22,7 @@ extern const WeightGemmKernels<float> weight_gemm_float32;
 extern const WeightGemmKernels<double> weight_gemm_float64;
 extern const WinogradKernels<float> winograd_float32;
 extern const WinogradKernels<double> winograd_float64;
+extern const WinogradGradientKernels<float> winograd_gradient_float32;
+extern const WinogradGradientKernels<double> winograd_gradient_float64;
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

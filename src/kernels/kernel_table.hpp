@@ -21,6 +21,8 @@ template <class T>
 struct TrainingKernels;
 template <class T>
 struct WeightGemmKernels;
+template <class T>
+struct WinogradGradientKernels;
 
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
@@ -177,6 +179,7 @@ struct Kernels {
   const TrainingKernels<T>* training;
   const WeightGemmKernels<T>* weight_gemm;
   const WinogradKernels<T>* winograd;
+  const WinogradGradientKernels<T>* winograd_gradient;
 
   /// Runs `rounds` rounds of independent FMAs in registers and returns the flops of one round.
   std::int64_t (*fma_rounds)(std::int64_t rounds);

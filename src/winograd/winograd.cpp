@@ -9,6 +9,7 @@
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
 #include "winograd/execution.hpp"
+#include "winograd/weight_gradient.hpp"
 
 namespace convolith {
 namespace {
@@ -37,11 +38,18 @@ double amplification(const CookToom& matrices) {
 
 Support Winograd::supports(const ConvProblem& problem) const {
   std::string reason;
+  if (problem.direction == Direction::backward_weight) {
+    if (winograd_weight_gradient_size(problem, outputs_, &reason) >= 0) return {};
+    return Support::no(reason);
+  }
   if (WinogradGeometry::make(problem, outputs_, &reason)) return {};
   return Support::no(reason);
 }
 
 double Winograd::cost(const ConvProblem& problem, const Machine& machine) const {
+  if (problem.direction == Direction::backward_weight) {
+    return winograd_weight_gradient_cost(problem, outputs_, machine);
+  }
   const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
   const bool wide = problem.dtype == DType::float64;
   const std::int64_t lanes = lanes_of(problem.dtype, machine);
@@ -93,6 +101,17 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
 }
 
 Tolerance Winograd::tolerance(const ConvProblem& problem) const {
+  if (problem.direction == Direction::backward_weight) {
+    // F(r, m); the sums are over tiles.
+    const int size = winograd_weight_gradient_size(problem, outputs_, nullptr);
+    const CookToom matrices = cook_toom(kWinogradSizes[size].taps, outputs_);
+    const double amplified = amplification(matrices);
+    const double tiles = static_cast<double>(problem.batch * problem.windows[0].output *
+                                             divide_up(problem.windows[1].output, outputs_) *
+                                             divide_up(problem.windows[2].output, outputs_));
+    return {summation_bound(problem.dtype, 1),
+            probable_bound(problem.dtype, tiles + 6.0 * matrices.inputs) * amplified * amplified};
+  }
   const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
   const CookToom matrices = cook_toom(outputs_, static_cast<int>(geometry.column().taps));
   double amplified = amplification(matrices);
@@ -108,6 +127,9 @@ Tolerance Winograd::tolerance(const ConvProblem& problem) const {
 
 std::unique_ptr<const Execution> Winograd::prepare(const ConvProblem& problem,
                                                    const Machine& machine, int threads) const {
+  if (problem.direction == Direction::backward_weight) {
+    return make_winograd_weight_gradient(problem, outputs_, machine, threads);
+  }
   return make_winograd(problem, *WinogradGeometry::make(problem, outputs_, nullptr), machine,
                        threads);
 }

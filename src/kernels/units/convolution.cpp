@@ -19,7 +19,8 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
                                 const PoolingKernels<T>& pooling,
                                 const TrainingKernels<T>& training,
                                 const WeightGemmKernels<T>& weight_gemm,
-                                const WinogradKernels<T>& winograd) {
+                                const WinogradKernels<T>& winograd,
+                                const WinogradGradientKernels<T>& winograd_gradient) {
   return {
       .lanes = kLanes<T>,
       .tile_rows = kTileRows,
@@ -51,6 +52,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
       .training = &training,
       .weight_gemm = &weight_gemm,
       .winograd = &winograd,
+      .winograd_gradient = &winograd_gradient,
       .fma_rounds = fma_rounds<T>,
   };
 }
@@ -61,9 +63,11 @@ constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
     .float32 = kernels_of<float>(depthwise_float32, fft_float32, grouped_float32, pooling_float32,
-                                 training_float32, weight_gemm_float32, winograd_float32),
+                                 training_float32, weight_gemm_float32, winograd_float32,
+                                 winograd_gradient_float32),
     .float64 = kernels_of<double>(depthwise_float64, fft_float64, grouped_float64, pooling_float64,
-                                  training_float64, weight_gemm_float64, winograd_float64),
+                                  training_float64, weight_gemm_float64, winograd_float64,
+                                  winograd_gradient_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,559 @@
+#include "winograd/weight_gradient.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "arithmetic.hpp"
+#include "kernels/weight_gemm_table.hpp"
+#include "kernels/winograd_gradient_table.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/threads.hpp"
+#include "taps.hpp"
+
+namespace convolith {
+namespace {
+
+/// How many tiles there are, and of how many frequencies.
+struct TileGrid {
+  int outputs, taps, inputs;            ///< of a tile's axis
+  std::int64_t frequencies;
+  std::int64_t planes, rows, columns;   ///< a plane is a depth of a sample
+
+  TileGrid(const ConvProblem& problem, int size)
+      : outputs(kWinogradSizes[size].outputs),
+        taps(kWinogradSizes[size].taps),
+        inputs(outputs + taps - 1),
+        frequencies(inputs * inputs),
+        planes(problem.batch * problem.windows[0].output),
+        rows(divide_up(problem.windows[1].output, outputs)),
+        columns(divide_up(problem.windows[2].output, outputs)) {}
+
+  std::int64_t lines() const noexcept { return planes * rows; }
+  std::int64_t tiles() const noexcept { return lines() * columns; }
+};
+
+/// V[frequency][tile][channel] = transformed tiles of the source, U[panel][frequency][tile][lane] =
+/// those of the output's gradient, M[frequency][channel][lane] = V^T U.
+template <class T>
+class WinogradWeightGradientExecution final : public Execution {
+ public:
+  WinogradWeightGradientExecution(const ConvProblem& problem, int size, const Machine& machine,
+                                  int threads)
+      : problem_(problem),
+        grid_(problem, size),
+        kernels_(kernels_for<T>(machine)),
+        transform_source_(kernels_.winograd->square[size].input),
+        form_(kernels_.winograd_gradient->square[size]),
+        threads_(threads),
+        channels_last_(problem.layout == Layout::channels_last),
+        in_(problem.in_channels_per_group()),
+        out_(problem.out_channels_per_group()),
+        lanes_(kernels_.tile_columns),
+        panels_(divide_up(out_, lanes_)),
+        row_panels_(divide_up(in_, kernels_.tile_rows)),
+        tile_row_(odd_lines(round_up(in_, kernels_.lanes))) {
+    cut_work();
+    source_stride_ = odd_lines(block_tiles_ * tile_row_);
+    output_stride_ = odd_lines(block_tiles_ * lanes_);
+    product_stride_ = odd_lines(chunk_rows_ * lanes_);
+    if (!channels_last_) {
+      source_strip_ = grid_.inputs * problem.windows[2].input * in_;
+      output_strip_ = grid_.outputs * problem.windows[2].output * out_;
+    }
+  }
+
+  std::size_t workspace_bytes() const noexcept override {
+    return shared_bytes() + thread_bytes() * threads_;
+  }
+
+  void run(const ConvArguments& arguments, const void* /*packed*/,
+           void* workspace) const noexcept override {
+    const Call call{typed<const T>(arguments.x), typed<const T>(arguments.y),
+                    static_cast<T*>(arguments.weight)};
+    if (grid_.tiles() == 0) {
+      std::fill(call.gradient, call.gradient + problem_.weight_size(), T(0));
+      return;
+    }
+    auto* bytes = static_cast<std::byte*>(workspace);
+    const auto of_thread = [&](int thread) {
+      return Scratch(*this, bytes + shared_bytes() + thread_bytes() * thread);
+    };
+    for (std::int64_t group = 0; group < problem_.groups; ++group) {
+      if (parts_ == 0) {
+        run_shared(call, group, bytes, of_thread);
+      } else {
+        run_parts(call, group, reinterpret_cast<T*>(bytes), of_thread);
+      }
+    }
+  }
+
+ private:
+  struct Call {
+    Maps<const T> x, y;
+    T* gradient;
+  };
+
+  struct Scratch {
+    T *sources, *outputs;            ///< V and U of a part's block
+    T *products, *gradient;          ///< M of a chunk, and what becomes of it
+    T *zeros, *source_strip, *output_strip;
+    const T** pixels;
+
+    Scratch(const WinogradWeightGradientExecution& execution, std::byte* bytes) {
+      const auto take = [&](std::int64_t elements) {
+        T* at = reinterpret_cast<T*>(bytes);
+        bytes += aligned_bytes<T>(elements);
+        return at;
+      };
+      const bool own = execution.parts_ > 0;
+      sources = take(own ? execution.sources() : 0);
+      outputs = take(own ? execution.outputs() : 0);
+      products = take(execution.chunk_products());
+      gradient = take(execution.chunk_gradient());
+      zeros = take(execution.zeros());
+      source_strip = take(execution.source_strip_);
+      output_strip = take(execution.output_strip_);
+      pixels = reinterpret_cast<const T**>(bytes);
+      std::fill(zeros, zeros + execution.zeros(), T(0));
+    }
+  };
+
+  std::int64_t sources() const noexcept { return grid_.frequencies * source_stride_; }
+  std::int64_t outputs() const noexcept { return panels_ * grid_.frequencies * output_stride_; }
+  std::int64_t chunk_products() const noexcept { return grid_.frequencies * product_stride_; }
+  std::int64_t chunk_gradient() const noexcept {
+    return chunk_rows_ * grid_.taps * grid_.taps * lanes_;
+  }
+  std::int64_t zeros() const noexcept { return std::max(in_, out_) + 2 * kernels_.lanes; }
+  std::int64_t all_products() const noexcept { return panels_ * chunks_ * chunk_products(); }
+
+  std::size_t shared_bytes() const noexcept {
+    if (parts_ > 0) return aligned_bytes<T>(parts_ * all_products());
+    return aligned_bytes<T>(sources()) + aligned_bytes<T>(outputs()) +
+           aligned_bytes<T>(blocks_ > 1 ? all_products() : 0);
+  }
+  std::size_t thread_bytes() const noexcept {
+    const bool own = parts_ > 0;
+    return aligned_bytes<T>(own ? sources() : 0) + aligned_bytes<T>(own ? outputs() : 0) +
+           aligned_bytes<T>(chunk_products()) + aligned_bytes<T>(chunk_gradient()) +
+           aligned_bytes<T>(zeros()) + aligned_bytes<T>(source_strip_) +
+           aligned_bytes<T>(output_strip_) + aligned_bytes<const T*>(grid_.frequencies);
+  }
+
+  /// Frequencies and tiles lie an odd number of cache lines apart, to fall into different sets.
+  static std::int64_t odd_lines(std::int64_t elements) noexcept {
+    constexpr std::int64_t kLine = kAlignment / sizeof(T);
+    return (divide_up(elements, kLine) | 1) * kLine;
+  }
+
+  // Blocks are of whole lines of tiles. Where sums are few, parts of the lines have sums of their
+  // own, which are added in order; else the threads share the sums of each block.
+  void cut_work() {
+    constexpr std::int64_t kSize = sizeof(T);
+    constexpr std::int64_t kChunkBytes = 384 << 10;
+    const std::int64_t row_bytes = grid_.frequencies * lanes_ * kSize;
+    const std::int64_t chunk_panels = std::clamp<std::int64_t>(
+        kChunkBytes / (row_bytes * kernels_.tile_rows), 1, row_panels_);
+    chunks_ = divide_up(row_panels_, chunk_panels);
+    chunk_rows_ = 0;
+    for (std::int64_t n = 0; n < chunks_; ++n) {
+      const Range rows = chunk(n);
+      chunk_rows_ = std::max(chunk_rows_, rows.end - rows.begin);
+    }
+
+    constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 2 << 20, kSumBytes = 5 << 20;
+    constexpr std::int64_t kTilesOfPart = 256, kMostParts = 8;
+    const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
+    const std::int64_t line_bytes = grid_.columns * tile_bytes;
+    const std::int64_t lines = grid_.lines();
+    const std::int64_t sum_bytes = row_bytes * in_ * panels_;
+    const auto blocks_of = [&](std::int64_t count, std::int64_t bytes) {
+      return divide_up(count, std::max<std::int64_t>(1, bytes / line_bytes));
+    };
+    parts_ = std::clamp<std::int64_t>(grid_.tiles() / kTilesOfPart, 0, kMostParts) & ~1;
+    parts_ = std::min({parts_, kSumBytes / sum_bytes, lines});
+    if (parts_ < 2) {
+      parts_ = 0;
+      blocks_ = blocks_of(lines, kSharedBytes);
+      block_lines_ = blocks_ == 0 ? 1 : divide_up(lines, blocks_);
+    } else {
+      const std::int64_t part_lines = divide_up(lines, parts_);
+      blocks_ = blocks_of(part_lines, kPartBytes);
+      block_lines_ = divide_up(part_lines, blocks_);
+    }
+    block_tiles_ = block_lines_ * grid_.columns;
+  }
+
+  /// Channels of the source that are summed together.
+  Range chunk(std::int64_t number) const noexcept {
+    const Range panels = share(row_panels_, number, chunks_);
+    return {share(in_, panels.begin, row_panels_).begin,
+            share(in_, panels.end - 1, row_panels_).end};
+  }
+
+  static Range share(std::int64_t count, std::int64_t number, std::int64_t of) noexcept {
+    return Range::share(count, static_cast<int>(number), static_cast<int>(of));
+  }
+
+  int panel_lanes(std::int64_t panel) const noexcept {
+    return static_cast<int>(out_ - panel * lanes_ <= kernels_.lanes ? kernels_.lanes : lanes_);
+  }
+
+  // ---- transforms --------------------------------------------------------------------------
+
+  /// A row of tiles of one map: where its pixels are.
+  struct Line {
+    const T* sample;  ///< of the plane's first pixel and the group's first channel
+    std::int64_t first_row;
+    std::int64_t width;
+    std::int64_t pixel_stride, row_stride;
+    const T* rows[8];  ///< the first pixel of each row of the tiles; null: zeros
+  };
+
+  /// Finds the rows of a line of tiles; in channels_first transposes them into the strip.
+  void find_rows(const Maps<const T>& maps, const Window& height, std::int64_t extent, bool source,
+                 std::int64_t channels, T* strip, Line& line) const noexcept {
+    const int count = source ? grid_.inputs : grid_.outputs;
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t at = line.first_row + i;
+      // Windows end before the last tile does: what they do not read may be anything finite.
+      const std::int64_t row = at >= extent ? -1
+                               : source     ? padded_source(at, height.input, problem_.padding_mode)
+                                            : at;
+      line.rows[i] = nullptr;
+      if (row < 0) continue;
+      const T* from = line.sample + row * line.width * maps.pixel_stride;
+      if (channels_last_) {
+        line.rows[i] = from;
+        continue;
+      }
+      T* to = strip + i * line.width * channels;
+      kernels_.transpose(channels, line.width, from, maps.channel_stride, maps.pixel_stride, to,
+                         channels, 1);
+      line.rows[i] = to;
+    }
+    line.pixel_stride = channels_last_ ? maps.pixel_stride : channels;
+    line.row_stride = line.width * line.pixel_stride;
+  }
+
+  /// V of one line of tiles.
+  void transform_sources(const Call& call, std::int64_t group, std::int64_t number, T* transformed,
+                         const Scratch& scratch) const noexcept {
+    const Window &height = problem_.windows[1], &width = problem_.windows[2];
+    const std::int64_t plane = number / grid_.rows, depths = problem_.windows[0].output;
+    Line line{};
+    line.width = width.input;
+    line.first_row = number % grid_.rows * grid_.outputs - height.before;
+    line.sample = call.x.sample(plane / depths, group * in_) +
+                  plane % depths * height.input * width.input * call.x.pixel_stride;
+    find_rows(call.x, height, height.input + height.after, true, in_, scratch.source_strip, line);
+
+    WinogradInput<T> in{};
+    in.row_stride = line.row_stride;
+    in.column_stride = line.pixel_stride;
+    in.source_tile_stride = grid_.outputs * line.pixel_stride;
+    in.channels = in_;
+    in.frequency_stride = source_stride_;
+    in.tile_stride = tile_row_;
+    const bool rows_inside =
+        line.first_row >= 0 && line.first_row + grid_.inputs <= height.input;
+    for (std::int64_t tile = 0; tile < grid_.columns;) {
+      const std::int64_t first = tile * grid_.outputs - width.before;
+      in.transformed = transformed + tile * tile_row_;
+      in.tiles = 1;
+      if (rows_inside && first >= 0 && first + grid_.inputs <= width.input) {
+        in.pixels = nullptr;
+        in.source = line.rows[0] + first * line.pixel_stride;
+        in.tiles = std::min(grid_.columns - tile,
+                            (width.input - grid_.inputs - first) / grid_.outputs + 1);
+      } else {
+        for (int j = 0; j < grid_.inputs; ++j) {
+          const std::int64_t at = first + j;
+          const std::int64_t column = at >= width.input + width.after
+                                          ? -1
+                                          : padded_source(at, width.input, problem_.padding_mode);
+          for (int i = 0; i < grid_.inputs; ++i) {
+            const T* row = line.rows[i];
+            scratch.pixels[i * grid_.inputs + j] =
+                row == nullptr || column < 0 ? scratch.zeros : row + column * line.pixel_stride;
+          }
+        }
+        in.pixels = scratch.pixels;
+      }
+      transform_source_(in);
+      tile += in.tiles;
+    }
+  }
+
+  /// U of one line of tiles, for some panels.
+  void transform_outputs(const Call& call, std::int64_t group, std::int64_t number,
+                         const Range& panels, T* transformed,
+                         const Scratch& scratch) const noexcept {
+    const Window &height = problem_.windows[1], &width = problem_.windows[2];
+    const std::int64_t plane = number / grid_.rows, depths = problem_.windows[0].output;
+    const std::int64_t first_channel = panels.begin * lanes_;
+    const std::int64_t channels = std::min(out_, panels.end * lanes_) - first_channel;
+    Line line{};
+    line.width = width.output;
+    line.first_row = number % grid_.rows * grid_.outputs;
+    line.sample = call.y.sample(plane / depths, group * out_ + first_channel) +
+                  plane % depths * height.output * width.output * call.y.pixel_stride;
+    find_rows(call.y, height, height.output, false, channels, scratch.output_strip, line);
+
+    WinogradOutputGradient<T> in{};
+    in.row_stride = line.row_stride;
+    in.column_stride = line.pixel_stride;
+    in.source_tile_stride = grid_.outputs * line.pixel_stride;
+    in.frequency_stride = output_stride_;
+    in.tile_stride = lanes_;
+    const std::int64_t whole = line.first_row + grid_.outputs <= height.output
+                                   ? width.output / grid_.outputs
+                                   : 0;
+    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const std::int64_t channel = (panel - panels.begin) * lanes_;
+      in.channels = static_cast<int>(std::min(lanes_, channels - channel));
+      in.lanes = panel_lanes(panel);
+      in.transformed = transformed + panel * grid_.frequencies * output_stride_;
+      in.pixels = nullptr;
+      in.tiles = whole;
+      in.source = line.rows[0] + channel;
+      if (whole > 0) form_.output(in);
+      in.tiles = 1;
+      in.pixels = scratch.pixels;
+      for (std::int64_t tile = whole; tile < grid_.columns; ++tile) {
+        for (int j = 0; j < grid_.outputs; ++j) {
+          const std::int64_t column = tile * grid_.outputs + j;
+          for (int i = 0; i < grid_.outputs; ++i) {
+            const T* row = line.rows[i];
+            scratch.pixels[i * grid_.outputs + j] =
+                row == nullptr || column >= width.output
+                    ? scratch.zeros
+                    : row + column * line.pixel_stride + channel;
+          }
+        }
+        in.transformed =
+            transformed + panel * grid_.frequencies * output_stride_ + tile * lanes_;
+        form_.output(in);
+      }
+    }
+  }
+
+  // ---- products ----------------------------------------------------------------------------
+
+  /// M (+)= V^T U for a chunk of channels and a panel, over `tiles` tiles.
+  void multiply(const T* sources, const T* outputs, std::int64_t panel, std::int64_t number,
+                std::int64_t tiles, T* products, bool accumulate) const noexcept {
+    constexpr std::int64_t kTogether = 256;  // a panel of so many tiles leaves room in L1
+    const int width = panel_lanes(panel);
+    const Range panels = share(row_panels_, number, chunks_);
+    const std::int64_t first = chunk(number).begin;
+    const std::int64_t pieces = divide_up(tiles, kTogether);
+    WeightGemmTile<T> tile{};
+    PixelRun run{};
+    tile.runs = &run;
+    tile.run_count = 1;
+    tile.rows_pixel_stride = tile_row_;
+    tile.columns_pixel_stride = lanes_;
+    tile.sum_row_stride = width;
+    tile.vectors = width / kernels_.lanes;
+    for (std::int64_t f = 0; f < grid_.frequencies; ++f) {
+      tile.columns = outputs + (panel * grid_.frequencies + f) * output_stride_;
+      tile.prefetch = tile.columns + output_stride_;
+      tile.prefetch_stride = width;
+      for (std::int64_t piece = 0; piece < pieces; ++piece) {
+        const Range some = share(tiles, piece, pieces);
+        run.count = some.end - some.begin;
+        run.rows = some.begin * tile_row_;
+        run.columns = some.begin * lanes_;
+        tile.accumulate = accumulate || piece > 0;
+        for (std::int64_t p = panels.begin; p < panels.end; ++p) {
+          const Range rows = share(in_, p, row_panels_);
+          tile.row_count = static_cast<int>(rows.end - rows.begin);
+          tile.rows = sources + f * source_stride_ + rows.begin;
+          tile.sum = products + f * product_stride_ + (rows.begin - first) * width;
+          kernels_.weight_gemm->tile(tile);
+        }
+      }
+    }
+  }
+
+  /// The gradient of a chunk and panel.
+  void finish(const Call& call, std::int64_t group, std::int64_t panel, std::int64_t number,
+              const T* products, T* gradient) const noexcept {
+    const Range rows = chunk(number);
+    const std::int64_t taps = grid_.taps * grid_.taps;
+    WinogradWeightGradient<T> in{};
+    in.products = products;
+    in.frequency_stride = product_stride_;
+    in.rows = rows.end - rows.begin;
+    in.lanes = panel_lanes(panel);
+    in.gradient = gradient;
+    form_.weight(in);
+    const std::int64_t first = panel * lanes_;
+    kernels_.transpose(in.rows * taps, std::min(lanes_, out_ - first), gradient, in.lanes, 1,
+                       call.gradient + ((group * out_ + first) * in_ + rows.begin) * taps,
+                       in_ * taps, 1);
+  }
+
+  template <class OfThread>
+  void run_shared(const Call& call, std::int64_t group, std::byte* bytes,
+                  const OfThread& of_thread) const noexcept {
+    T* sources_at = reinterpret_cast<T*>(bytes);
+    T* outputs_at = reinterpret_cast<T*>(bytes + aligned_bytes<T>(sources()));
+    T* products_at = reinterpret_cast<T*>(bytes + aligned_bytes<T>(sources()) +
+                                          aligned_bytes<T>(outputs()));
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      const Range lines = share(grid_.lines(), b, blocks_);
+      const std::int64_t count = lines.end - lines.begin;
+      parallel_for(threads_, count, [&](std::int64_t i, int thread) {
+        const Scratch scratch = of_thread(thread);
+        const std::int64_t first = i * grid_.columns;
+        transform_sources(call, group, lines.begin + i, sources_at + first * tile_row_, scratch);
+        transform_outputs(call, group, lines.begin + i, {0, panels_}, outputs_at + first * lanes_,
+                          scratch);
+      });
+      parallel_for(threads_, panels_ * chunks_, [&](std::int64_t unit, int thread) {
+        const Scratch scratch = of_thread(thread);
+        T* products = blocks_ > 1 ? products_at + unit * chunk_products() : scratch.products;
+        multiply(sources_at, outputs_at, unit / chunks_, unit % chunks_, count * grid_.columns,
+                 products, b > 0);
+        if (b == blocks_ - 1) {
+          finish(call, group, unit / chunks_, unit % chunks_, products, scratch.gradient);
+        }
+      });
+    }
+  }
+
+  template <class OfThread>
+  void run_parts(const Call& call, std::int64_t group, T* all,
+                 const OfThread& of_thread) const noexcept {
+    const std::int64_t units = parts_ * panels_;
+    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
+      const Scratch scratch = of_thread(thread);
+      const Range range = Range::share(units, thread, team);
+      for (std::int64_t unit = range.begin; unit < range.end;) {
+        const std::int64_t part = unit / panels_, first = unit % panels_;
+        const Range panels{first, std::min(panels_, first + range.end - unit)};
+        const Range part_lines = share(grid_.lines(), part, parts_);
+        for (std::int64_t b = 0; b < blocks_; ++b) {
+          const Range lines = share(part_lines.end - part_lines.begin, b, blocks_);
+          for (std::int64_t i = lines.begin; i < lines.end; ++i) {
+            const std::int64_t tile = (i - lines.begin) * grid_.columns;
+            transform_sources(call, group, part_lines.begin + i,
+                              scratch.sources + tile * tile_row_, scratch);
+            transform_outputs(call, group, part_lines.begin + i, panels,
+                              scratch.outputs + tile * lanes_, scratch);
+          }
+          for (std::int64_t n = panels.begin * chunks_; n < panels.end * chunks_; ++n) {
+            multiply(scratch.sources, scratch.outputs, n / chunks_, n % chunks_,
+                     (lines.end - lines.begin) * grid_.columns,
+                     all + part * all_products() + n * chunk_products(), b > 0);
+          }
+        }
+        unit += panels.end - panels.begin;
+      }
+    });
+    parallel_for(threads_, panels_ * chunks_, [&](std::int64_t unit, int thread) {
+      const Scratch scratch = of_thread(thread);
+      T* products = all + unit * chunk_products();
+      for (std::int64_t part = 1; part < parts_; ++part) {
+        kernels_.add(chunk_products(), products + part * all_products(), products);
+      }
+      finish(call, group, unit / chunks_, unit % chunks_, products, scratch.gradient);
+    });
+  }
+
+  ConvProblem problem_;
+  TileGrid grid_;
+  const Kernels<T>& kernels_;
+  void (*transform_source_)(const WinogradInput<T>&);
+  const WinogradGradientForm<T>& form_;
+  int threads_;
+  bool channels_last_;
+  std::int64_t in_, out_;  ///< channels per group
+  std::int64_t lanes_, panels_, row_panels_, tile_row_;
+  std::int64_t chunks_, chunk_rows_;
+  std::int64_t parts_;  ///< 0: threads share the sums
+  std::int64_t blocks_, block_lines_, block_tiles_;
+  std::int64_t source_stride_, output_stride_, product_stride_;  ///< of frequencies
+  std::int64_t source_strip_ = 0, output_strip_ = 0;
+};
+
+}  // namespace
+
+int winograd_weight_gradient_size(const ConvProblem& problem, int outputs, std::string* reason) {
+  const auto refuse = [&](std::string why) {
+    if (reason != nullptr) *reason = std::move(why);
+    return -1;
+  };
+  const Window &depth = problem.windows[0], &height = problem.windows[1],
+               &width = problem.windows[2];
+  int size = 0;
+  for (; size < kWinogradSizeCount; ++size) {
+    const WinogradSize& s = kWinogradSizes[size];
+    if (s.outputs == outputs && s.taps == height.kernel && s.taps == width.kernel) break;
+  }
+  if (size == kWinogradSizeCount) {
+    return refuse(std::string("the gradient of a kernel that is not 3 x 3") +
+                  (outputs < 6 ? " or 5 x 5" : ""));
+  }
+  if (height.stride != 1 || width.stride != 1) return refuse("the stride is not 1");
+  if (height.dilation != 1 || width.dilation != 1) return refuse("the dilation is not 1");
+  if (depth.kernel != 1 || depth.stride != 1 || depth.before != 0 || depth.after != 0) {
+    return refuse("a kernel, stride or padding along the depth");
+  }
+  const TileGrid grid(problem, size);
+  constexpr std::int64_t kMostColumns = 512;
+  if (grid.columns > kMostColumns) {
+    return refuse("rows of " + std::to_string(grid.columns) + " tiles, above " +
+                  std::to_string(kMostColumns));
+  }
+  constexpr double kMostSums = 8 << 20;
+  const double sums = static_cast<double>(grid.frequencies) *
+                      static_cast<double>(problem.in_channels_per_group()) *
+                      static_cast<double>(problem.out_channels_per_group());
+  const double tile_elements =
+      static_cast<double>(grid.frequencies) *
+      static_cast<double>(problem.in_channels_per_group() + problem.out_channels_per_group());
+  constexpr double kMostTransformed = 8 << 20;
+  if (sums > kMostSums && tile_elements * static_cast<double>(grid.tiles()) > kMostTransformed) {
+    return refuse("sums and transformed tiles of more than 64 MiB");
+  }
+  return size;
+}
+
+double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
+                                     const Machine& machine) {
+  const TileGrid grid(problem, winograd_weight_gradient_size(problem, outputs, nullptr));
+  const bool wide = problem.dtype == DType::float64;
+  const std::int64_t lanes = lanes_of(problem.dtype, machine);
+  const auto bytes = static_cast<double>(size_of(problem.dtype));
+  const auto tiles = static_cast<double>(grid.tiles());
+  const auto frequencies = static_cast<double>(grid.frequencies);
+  const auto in = static_cast<double>(round_up(problem.in_channels_per_group(), lanes));
+  const auto out = static_cast<double>(round_up(problem.out_channels_per_group(), lanes));
+  const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
+  const double products = frequencies * tiles *
+                          static_cast<double>(problem.in_channels_per_group()) * out /
+                          static_cast<double>(lanes) / 2;
+  const double transforms = tiles * (in + out) / static_cast<double>(lanes) * 6 * frequencies;
+  const double sums = frequencies * in * out / static_cast<double>(lanes) * 4;
+  const double moved = bytes * static_cast<double>(problem.x_size() + problem.y_size());
+  constexpr double kCall = 1e-5;
+  return static_cast<double>(problem.groups) * (products / 0.8 + transforms + sums) * cycle +
+         moved / (2 * machine.bytes_per_second) + kCall;
+}
+
+std::unique_ptr<const Execution> make_winograd_weight_gradient(const ConvProblem& problem,
+                                                               int outputs,
+                                                               const Machine& machine,
+                                                               int threads) {
+  const int size = winograd_weight_gradient_size(problem, outputs, nullptr);
+  if (problem.dtype == DType::float32) {
+    return std::make_unique<WinogradWeightGradientExecution<float>>(problem, size, machine,
+                                                                    threads);
+  }
+  return std::make_unique<WinogradWeightGradientExecution<double>>(problem, size, machine, threads);
+}
+
+}  // namespace convolith
