@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,36 @@ def test_importing_the_package_is_light() -> None:
     assert "numpy" in done.stdout.split()
 
 
+def test_layers_for_networks_are_imported_when_used() -> None:
+    code = (
+        "import sys, convolith as cl\n"
+        "names = ('autograd', 'nn', 'optim', 'zoo')\n"
+        "assert not {f'convolith.{n}' for n in names} & set(sys.modules)\n"
+        "assert set(names) <= set(dir(cl))\n"
+        "print(*(getattr(cl, n).__name__ for n in names))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    words = "convolith.autograd convolith.nn convolith.optim convolith.zoo\n"
+    assert done.stdout == words, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", [cl.autograd, cl.autograd.functional, cl.nn, cl.nn.init, cl.optim, cl.zoo]
+)
+def test_public_names_of_layers_have_docstrings(module: Any) -> None:
+    assert (module.__doc__ or "").strip()
+    for name in module.__all__:
+        value = getattr(module, name)
+        doc = inspect.getdoc(value) or ""
+        assert len(doc) > 10, name
+        assert "{" not in doc, "a placeholder was left"
+        if inspect.isfunction(value):
+            for parameter in inspect.signature(value).parameters:
+                assert re.search(rf"\b{parameter}\b", doc), (name, parameter)
+
+
 def test_the_reference_is_part_of_the_package() -> None:
     code = "import convolith as cl; print(cl.reference.conv2d.__name__)"
     done = subprocess.run(
@@ -235,6 +266,6 @@ def test_all_is_what_the_package_has() -> None:
         for name, value in vars(cl).items()
         if not name.startswith("_") and not inspect.ismodule(value)
     }
-    modules = {name for name, value in vars(cl).items() if inspect.ismodule(value)}
+    modules = {name for name in dir(cl) if inspect.ismodule(getattr(cl, name))}
     assert public <= set(cl.__all__) <= public | modules
     assert len(set(cl.__all__)) == len(cl.__all__)

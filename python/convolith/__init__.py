@@ -4,8 +4,11 @@ Function names and argument order follow torch.nn.functional; what that lacks is
 `convolith.reference` is the same interface in float64 NumPy, written to be read.
 """
 
+import importlib as _importlib
 import sys as _sys
 from pathlib import Path as _Path
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 try:
     from convolith import _core as _core
@@ -108,6 +111,23 @@ from convolith._pooling import (
     sum_pool3d_backward,
 )
 
+if _TYPE_CHECKING:
+    from convolith import autograd, nn, optim, zoo
+
+_LAZY = ("autograd", "nn", "optim", "zoo")
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Import the layers for networks when they are first used: convolutions do without."""
+    if name in _LAZY:
+        return _importlib.import_module(f"convolith.{name}")
+    raise AttributeError(f"module 'convolith' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -130,6 +150,7 @@ __all__ = [
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_backward",
     "algorithms",
+    "autograd",
     "autotune",
     "avg_pool1d",
     "avg_pool1d_backward",
@@ -177,7 +198,9 @@ __all__ = [
     "max_unpool2d_backward",
     "max_unpool3d",
     "max_unpool3d_backward",
+    "nn",
     "numerics",
+    "optim",
     "plan_conv",
     "reference",
     "set_num_threads",
@@ -198,4 +221,5 @@ __all__ = [
     "sum_pool3d",
     "sum_pool3d_backward",
     "threads",
+    "zoo",
 ]

@@ -1,0 +1,145 @@
+"""Softmax and losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convolith._arguments import Array
+from convolith.autograd import _table
+from convolith.autograd._tensor import Tensor
+from convolith.autograd.functional._reductions import axes_of
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def _array(value: Any) -> Array:
+    return value.data if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _reduced(losses: Tensor, reduction: str, divisor: float) -> Tensor:
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(_REDUCTIONS)}")
+    if reduction == "none":
+        return losses
+    total = _table.total(losses, tuple(range(losses.ndim)), False)
+    return total if reduction == "sum" else total / divisor
+
+
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along an axis, without overflow.
+
+    Args:
+        x: Any shape.
+        axis: The axis.
+    """
+    return _table.softmax(x, axes_of(axis, x.ndim)[0])
+
+
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """log(softmax(x)) along an axis, without overflow.
+
+    Args:
+        x: Any shape.
+        axis: The axis.
+    """
+    return _table.log_softmax(x, axes_of(axis, x.ndim)[0])
+
+
+def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """Squared differences of x and target.
+
+    Args:
+        x, target: Of one shape.
+        reduction: "mean", "sum" or "none".
+    """
+    if x.shape != target.shape:
+        raise ValueError(f"target has shape {target.shape}; it must be that of x, {x.shape}")
+    difference = x - target
+    return _reduced(difference * difference, reduction, max(1, difference.size))
+
+
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Minus the logarithm of the probability that softmax(logits) gives the target.
+
+    Args:
+        logits: (batch, classes), or (batch, classes, *spatial).
+        target: Class indices, integers of shape (batch, *spatial).
+        weight: (classes,): how much each class counts; the mean is over the weights.
+        ignore_index: Targets that count for nothing.
+        reduction: "mean", "sum" or "none".
+        label_smoothing: The share of the target that is spread evenly over all classes
+            (Szegedy et al., arXiv:1512.00567), from 0 to 1.
+
+    Returns:
+        A single element, or with "none" one for each target.
+
+    Raises:
+        TypeError: Targets that are not integers.
+        ValueError: A target that is no class, or shapes that do not fit together.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
+    return nll_loss(
+        log_softmax(logits, 1), target, weight, ignore_index, reduction, label_smoothing
+    )
+
+
+def nll_loss(
+    log_probabilities: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Minus the logarithm of the target's probability.
+
+    Args:
+        log_probabilities: (batch, classes), or (batch, classes, *spatial).
+        target, weight, ignore_index, reduction, label_smoothing: As in `cross_entropy`.
+    """
+    if log_probabilities.ndim < 2:
+        raise ValueError(
+            f"logits have {log_probabilities.ndim} axes; they must have 2, or more for maps"
+        )
+    wanted, share = _target_shares(
+        _array(target), log_probabilities, weight, ignore_index, label_smoothing
+    )
+    losses = _table.total(_table.multiply(log_probabilities, -wanted), 1, False)
+    return _reduced(losses, reduction, share)
+
+
+def _target_shares(
+    target: Array, logits: Any, weight: Any, ignore_index: int, smoothing: float
+) -> tuple[Array, float]:
+    """How much each class counts at each place, and the sum of the targets' weights."""
+    classes, dtype = logits.shape[1], logits.dtype
+    expected = (logits.shape[0], *logits.shape[2:])
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"target has dtype {target.dtype}; it must be integers")
+    if target.shape != expected:
+        raise ValueError(f"target has shape {target.shape}; it must be {expected}")
+    ignored = target == ignore_index
+    wrong = ((target < 0) | (target >= classes)) & ~ignored
+    if wrong.any():
+        raise ValueError(f"target has {target[wrong][0]}; a class is from 0 to {classes - 1}")
+    weights = np.ones(classes, dtype) if weight is None else _array(weight).astype(dtype)
+    if weights.shape != (classes,):
+        raise ValueError(f"weight has shape {weights.shape}; it must be {(classes,)}")
+    known = np.where(ignored, 0, target)
+    shares = np.zeros((*target.shape, classes), dtype)
+    np.put_along_axis(shares, known[..., None], 1 - smoothing, -1)
+    shares += dtype.type(smoothing / classes)
+    shares *= weights
+    shares[ignored] = 0
+    divisor = float(weights[known][~ignored].sum()) if weight is not None else int((~ignored).sum())
+    return np.moveaxis(shares, -1, 1), divisor or float("nan")
