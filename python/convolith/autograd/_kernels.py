@@ -1,7 +1,7 @@
 """What operations compute, on arrays: the one place through which autograd reaches kernels.
 
-Products of matrices go through the library's own GEMM, whose results are the same bits for any
-number of threads; NumPy's own sums run in one thread.
+Results are the same bits for any number of threads: those of the library's kernels are, its matrix
+product among them, and what NumPy adds runs in one thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from convolith import _arguments, _config, _convolution, _core, _pooling
+from convolith import (
+    _activations,
+    _arguments,
+    _config,
+    _convolution,
+    _core,
+    _linear,
+    _losses,
+    _normalization,
+    _pooling,
+)
 from convolith._arguments import Array
 
 Window = dict[str, Any]
@@ -168,66 +178,36 @@ def scatter(g: Array, indices: Array, shape: tuple[int, ...], axes: tuple[int, .
 
 
 def matmul(a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> Array:
-    """Product of matrices, or of stacks of them with equal leading axes."""
-    a = a.swapaxes(-1, -2) if transpose_a else a
-    b = b.swapaxes(-1, -2) if transpose_b else b
-    if a.ndim == b.ndim == 2 and a.size and b.size:
-        return _core.gemm(a, b)
-    if a.shape[-1] != b.shape[-2]:
-        raise ValueError(
-            f"a has {a.shape[-1]} columns and b has {b.shape[-2]} rows; they must agree"
-        )
-    shape = (*a.shape[:-2], a.shape[-2], b.shape[-1])
-    if not a.size or not b.size:
-        return np.zeros(shape, a.dtype)
-    c = np.empty(shape, a.dtype)
-    for index in np.ndindex(*shape[:-2]):
-        c[index] = _core.gemm(a[index], b[index])
-    return c
+    """Product of matrices, or of stacks of them."""
+    return _linear.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
 
 def linear(x: Array, weight: Array, bias: Array | None, activation: Any) -> Array:
-    """activation(x @ weight.T + bias): a convolution with a kernel of one element."""
-    if not x.size:
-        return np.zeros((x.shape[0], weight.shape[0]), x.dtype)
-    y = _convolution.conv1d(
-        x[None], weight[:, :, None], bias, data_format="channels_last", activation=activation
-    )
-    return np.asarray(y[0])
+    """activation(x @ weight.T + bias)."""
+    return _linear.matmul(x, weight, transpose_b=True, bias=bias, activation=activation)
 
 
 # ---- activations ---------------------------------------------------------------------------------
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.asarray(np.where(x < 0, e, x.dtype.type(1)) / (1 + e))
+def activate(x: Array, activation: Any) -> Array:
+    """An activation, element by element."""
+    return _activations.activation(x, activation)
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0); NaN stays."""
-    return np.asarray(np.maximum(x, 0))
+def slope_at_input(dy: Array, x: Array, activation: Any) -> Array:
+    """dy times the slope of an activation at x."""
+    return _activations.activation_backward(dy, x, activation)
+
+
+def slope_at_result(dy: Array, y: Array, activation: Any) -> Array:
+    """dy times the slope of an activation where its result is y."""
+    return _activations.activation_backward(dy, None, activation, y=y)
 
 
 def power(a: Array, b: Array) -> Array:
     """a to the power of b."""
     return np.asarray(a**b)
-
-
-def leaky_relu(x: Array, slope: float) -> Array:
-    """x where it is positive, else slope * x."""
-    return np.where(x > 0, x, slope * x)
-
-
-def hardswish(x: Array) -> Array:
-    """x * min(max(x + 3, 0), 6) / 6."""
-    return np.asarray(x * (np.clip(x + 3, 0, 6) / 6))
-
-
-def hardswish_slope(x: Array) -> Array:
-    """The derivative of hardswish, linear between its corners."""
-    return np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)).astype(x.dtype)
 
 
 # Coefficients of the rational approximations of erf and erfc: W. J. Cody, Rational Chebyshev
@@ -371,18 +351,95 @@ def normalize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array
     return centred, inverse
 
 
-def softmax(x: Array, axis: int) -> Array:
-    """exp(x) / sum(exp(x)), without overflow."""
-    e: Array = np.exp(x - x.max(axis, keepdims=True))
-    e /= e.sum(axis, keepdims=True)
-    return e
+def batch_norm(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    running: tuple[Array | None, Array | None],
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: Any,
+    data_format: str,
+) -> tuple[Array, Array, Array]:
+    """Batch norm with its epilogue; the mean and 1 / sqrt(variance + eps) that it used."""
+    found: tuple[Array, Array, Array] = _normalization.batch_norm(
+        x,
+        *running,
+        weight,
+        bias,
+        training,
+        momentum,
+        eps,
+        activation=activation,
+        residual=residual,
+        data_format=data_format,
+        return_stats=True,
+    )
+    return found
 
 
-def log_softmax(x: Array, axis: int) -> Array:
-    """log(softmax(x)), without overflow."""
-    shifted: Array = x - x.max(axis, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis, keepdims=True))
-    return shifted
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    mean: Array,
+    inverse: Array,
+    training: bool,
+    activation: Any,
+    data_format: str,
+) -> tuple[Array, ...]:
+    """Gradients of batch norm's input, weight, bias and residual."""
+    return _normalization.batch_norm_backward(
+        dy,
+        x,
+        weight,
+        mean,
+        inverse,
+        y=None if activation is None else y,
+        activation=activation,
+        training=training,
+        residual_grad=True,
+        data_format=data_format,
+    )
+
+
+softmax, softmax_backward = _losses.softmax, _losses.softmax_backward
+log_softmax, log_softmax_backward = _losses.log_softmax, _losses.log_softmax_backward
+
+
+def cross_entropy(logits: Array, target: Array, options: dict[str, Any]) -> Array:
+    """The loss of logits (batch, classes, ...) against class indices."""
+    return _losses.cross_entropy(logits, target, **options)
+
+
+def cross_entropy_backward(
+    dy: Array, logits: Array, target: Array, options: dict[str, Any]
+) -> Array:
+    """The gradient of the logits."""
+    return _losses.cross_entropy_backward(dy, logits, target, **options)
+
+
+def target_shares(
+    target: Array, shape: tuple[int, ...], dtype: Any, options: dict[str, Any]
+) -> tuple[Array, float]:
+    """How much each class counts at each place, in the shape of the logits; and the divisor.
+
+    The loss is minus the sum of the shares times the logarithms of the probabilities.
+    """
+    classes, smoothing = shape[1], options["label_smoothing"]
+    weight = options["weight"]
+    weights = np.ones(classes, dtype) if weight is None else weight
+    ignored = target == options["ignore_index"]
+    known = np.where(ignored, 0, target)
+    shares = np.zeros((*target.shape, classes), dtype)
+    np.put_along_axis(shares, known[..., None], 1 - smoothing, -1)
+    shares = (shares + dtype.type(smoothing / classes)) * weights
+    shares[ignored] = 0
+    divisor = float(weights[known][~ignored].sum()) if options["reduction"] == "mean" else 1.0
+    return np.moveaxis(shares, -1, 1), divisor
 
 
 # ---- resampling ----------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ _numbers = itertools.count()
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)
+    """The names of those that a call may give by position."""
+    found = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in found if p.kind != p.KEYWORD_ONLY)
 
 
 class Node:

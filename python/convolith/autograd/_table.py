@@ -15,7 +15,7 @@ import numpy as np
 from convolith.autograd import _kernels as k
 from convolith.autograd._mode import mode
 from convolith.autograd._operation import Operation
-from convolith.autograd._tensor import Tensor
+from convolith.autograd._tensor import Tensor, new_tensor
 
 # ---- elementwise; broadcasting is undone by the walk ------------------------------------------
 
@@ -65,18 +65,31 @@ cast: Operation = Operation("cast", k.cast, x=lambda g: g)
 
 # ---- activations ---------------------------------------------------------------------------------
 
-tanh: Operation = Operation("tanh", np.tanh, x=lambda g, y: g * (1 - y * y))
-sigmoid: Operation = Operation("sigmoid", k.sigmoid, x=lambda g, y: g * (y * (1 - y)))
-relu: Operation = Operation("relu", k.relu, x=lambda g, y: g * (y.data > 0))
-relu6: Operation = Operation(
-    "relu6", lambda x: np.clip(x, 0, 6), x=lambda g, y: g * _between_0_and_6(y)
+# Of these the slope follows from the result y, and the input need not be kept.
+from_result: Operation = Operation(
+    "activation",
+    k.activate,
+    x=lambda g, y, activation: _at_result(g, y, activation),
 )
-leaky_relu: Operation = Operation(
-    "leaky_relu", k.leaky_relu, x=lambda g, x, slope: g * _leaky_slope(x, slope)
+from_input: Operation = Operation(
+    "activation",
+    k.activate,
+    x=lambda g, x, activation: _at_input(g, x, activation),
 )
-hardswish: Operation = Operation("hardswish", k.hardswish, x=lambda g, x: g * hardswish_slope(x))
+slope_at_result: Operation = Operation(
+    "activation_backward",
+    k.slope_at_result,
+    dy=lambda g, y, activation: slope_at_result(g, y, activation),
+)
+slope_at_input: Operation = Operation(
+    "activation_backward",
+    k.slope_at_input,
+    dy=lambda g, x, activation: slope_at_input(g, x, activation),
+)
 hardswish_slope: Operation = Operation(
-    "hardswish_slope", k.hardswish_slope, x=lambda g, x: g * ((abs(x.data) < 3) / x.dtype.type(3))
+    "hardswish_slope",
+    lambda x: k.slope_at_input(np.ones_like(x), x, "hardswish"),
+    x=lambda g, x: g * ((abs(x.data) < 3) / x.dtype.type(3)),
 )
 
 # ---- convolution: the three directions are each other's gradients ------------------------------
@@ -85,7 +98,7 @@ hardswish_slope: Operation = Operation(
 conv: Operation = Operation(
     "conv",
     k.conv,
-    before=lambda g, y, activation: _before_activation(g, y, activation),
+    before=lambda g, y, activation: _at_result(g, y, activation),
     x=lambda g, weight, shape, window: conv_backward_input(g, weight, shape, window),
     weight=lambda g, x, shape, window: conv_backward_weight(g, x, shape, window),
     bias=lambda g, weight, window: channel_sums(g, weight.ndim - 2, window["data_format"]),
@@ -106,7 +119,7 @@ conv_backward_weight: Operation = Operation(
 conv_transpose: Operation = Operation(
     "conv_transpose",
     k.conv_transpose,
-    before=lambda g, y, activation: _before_activation(g, y, activation),
+    before=lambda g, y, activation: _at_result(g, y, activation),
     x=lambda g, weight, shape, window: conv_transpose_backward_input(g, weight, shape, window),
     weight=lambda g, x, shape, window: conv_transpose_backward_weight(g, x, shape, window),
     bias=lambda g, weight, window: channel_sums(g, weight.ndim - 2, window["data_format"]),
@@ -145,7 +158,7 @@ matmul: Operation = Operation(
 linear: Operation = Operation(
     "linear",
     k.linear,
-    before=lambda g, y, activation: _before_activation(g, y, activation),
+    before=lambda g, y, activation: _at_result(g, y, activation),
     x=lambda g, weight: matmul(g, weight, False, False),
     weight=lambda g, x: matmul(g, x, True, False),
     bias=lambda g: total(g, 0, False),
@@ -265,11 +278,43 @@ normalize: Operation = Operation(
     extras=("inverse",),
     x=lambda g, x, y, inverse, axes, eps: _normalize_gradient(g, x, y, inverse, axes, eps),
 )
+batch_norm: Operation = Operation(
+    "batch_norm",
+    k.batch_norm,
+    inputs=("x", "weight", "bias", "residual"),
+    extras=("mean", "inverse"),
+    together=lambda g, x, y, weight, mean, inverse, training, eps, activation, data_format: (
+        _batch_norm_gradients(
+            g, x, y, weight, mean, inverse, training, eps, activation, data_format
+        )
+    ),
+)
 softmax: Operation = Operation(
-    "softmax", k.softmax, x=lambda g, y, axis: (g - total(g * y, axis, True)) * y
+    "softmax",
+    k.softmax,
+    x=lambda g, y, axis: (
+        (g - total(g * y, axis, True)) * y
+        if mode.recording
+        else _unrecorded(k.softmax_backward, g, y, axis)
+    ),
 )
 log_softmax: Operation = Operation(
-    "log_softmax", k.log_softmax, x=lambda g, y, axis: g - exp(y) * total(g, axis, True)
+    "log_softmax",
+    k.log_softmax,
+    x=lambda g, y, axis: (
+        g - exp(y) * total(g, axis, True)
+        if mode.recording
+        else _unrecorded(k.log_softmax_backward, g, y, axis)
+    ),
+)
+cross_entropy: Operation = Operation(
+    "cross_entropy",
+    k.cross_entropy,
+    logits=lambda g, logits, target, options: (
+        _cross_entropy_gradient(g, logits, target, options)
+        if mode.recording
+        else _unrecorded(k.cross_entropy_backward, g, logits, target, options)
+    ),
 )
 
 # ---- what is longer than a line --------------------------------------------------------------
@@ -298,31 +343,36 @@ def _within(x: Tensor, low: float | None, high: float | None) -> Any:
     return inside if high is None else inside & (x.data <= high)
 
 
-def _leaky_slope(x: Tensor, slope: float) -> Any:
-    return np.where(x.data > 0, x.dtype.type(1), x.dtype.type(slope))
+def _unrecorded(kernel: Callable[..., Any], *arguments: Any) -> Tensor:
+    """A kernel's result, for gradients that need none themselves."""
+    return new_tensor(kernel(*[a.data if isinstance(a, Tensor) else a for a in arguments]))
 
 
-def _between_0_and_6(y: Tensor) -> Any:
-    return (y.data > 0) & (y.data < 6)
-
-
-# The slope of an activation in terms of its result: kernels that apply it keep nothing else.
-SLOPE_FROM_RESULT: dict[str, Callable[[Tensor], Any]] = {
-    "relu": lambda y: y.data > 0,
-    "relu6": _between_0_and_6,
-    "leaky_relu": lambda y: _leaky_slope(y, 0.01),
+# Activations whose slope follows from their result; of those that curve, how.
+FROM_RESULT = frozenset(("relu", "relu6", "leaky_relu", "tanh", "sigmoid"))
+_CURVED: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": lambda y: 1 - y * y,
     "sigmoid": lambda y: y * (1 - y),
 }
 
 
-def _before_activation(g: Tensor, y: Tensor, activation: Any) -> Tensor:
+def _at_result(g: Tensor, y: Tensor, activation: Any) -> Tensor:
     """The gradient of what went into an activation, from that of its result y."""
     if activation is None:
         return g
-    if isinstance(activation, tuple):
-        return multiply(g, _leaky_slope(y, activation[1]))
-    return multiply(g, SLOPE_FROM_RESULT[activation](y))
+    if mode.recording and activation in _CURVED:
+        return g * _CURVED[activation](y)
+    return slope_at_result(g, y.data, activation)
+
+
+def _at_input(g: Tensor, x: Tensor, activation: Any) -> Tensor:
+    """The gradient of what went into an activation, x."""
+    if mode.recording and activation == "silu":
+        s = from_result(x, "sigmoid")
+        return multiply(g, s * (1 + x * (1 - s)))
+    if mode.recording and activation == "hardswish":
+        return g * hardswish_slope(x)
+    return slope_at_input(g, x.data, activation)
 
 
 def _per_channel(g: Tensor, shape: tuple[int, ...], nd: int, data_format: str) -> Tensor:
@@ -394,3 +444,50 @@ def _normalize_gradient(
         centred = x - mean(x)
         inverse = (mean(centred * centred) + eps) ** -0.5
     return multiply(g - mean(g) - y * mean(g * y), inverse)
+
+
+def _batch_norm_gradients(
+    g: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Any,
+    mean: Any,
+    inverse: Any,
+    training: bool,
+    eps: float,
+    activation: Any,
+    data_format: str,
+) -> tuple[Any, ...]:
+    """Gradients of x, weight, bias and residual."""
+    if not mode.recording:
+        values = (g, x, y, weight, mean, inverse, training, activation, data_format)
+        arrays: list[Any] = [v.data if isinstance(v, Tensor) else v for v in values]
+        found = k.batch_norm_backward(*arrays)
+        return tuple([new_tensor(array) for array in found])
+    g = _at_result(g, y, activation)
+    nd = max(x.ndim - 2, 0)
+    axis = k.channel_axis(x.ndim, nd, data_format) if nd else 1
+    others = tuple(i for i in range(x.ndim) if i != axis)
+
+    def beside(vector: Any) -> Tensor:
+        return reshape(vector, tuple([-1 if i == axis else 1 for i in range(x.ndim)]))
+
+    if training:
+        normal = normalize(x, others, eps)
+        slope = 1.0 if weight is None else beside(weight)
+        dx = _normalize_gradient(g * slope, x, normal, None, others, eps)
+    else:
+        normal = (x - beside(mean)) * beside(inverse)
+        dx = g * beside(inverse if weight is None else weight * inverse)
+    return dx, total(g * normal, others, False), total(g, others, False), g
+
+
+def _cross_entropy_gradient(
+    g: Tensor, logits: Tensor, target: Any, options: dict[str, Any]
+) -> Tensor:
+    """softmax(logits) times the sum of the shares, less the shares."""
+    shares, divisor = k.target_shares(target, logits.shape, logits.dtype, options)
+    g = g / divisor
+    if options["reduction"] == "none":
+        g = reshape(g, (g.shape[0], 1, *g.shape[1:]))
+    return multiply(g, softmax(logits, 1) * shares.sum(1, keepdims=True) - shares)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from convolith._arguments import Array
+from convolith._optimizers import adam_step, sgd_step
 from convolith.autograd import Tensor
 
 
@@ -147,17 +147,26 @@ class SGD(Optimizer):
             )
 
     def _update(self, i: int, p: Array, g: Array) -> None:
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        if self.momentum:
-            v = self._kept["momentum"][i]
-            if v is None:
-                v = self._kept["momentum"][i] = g.copy()
-            else:
-                v *= self.momentum
-                v += g if self.dampening == 0 else (1 - self.dampening) * g
-            g = g + self.momentum * v if self.nesterov else v
-        p -= self.lr * g
+        v = self._kept["momentum"][i]
+        first = v is None
+        if first and self.momentum:
+            v = self._kept["momentum"][i] = np.zeros_like(p)
+        if v is not None and self.dampening and not first:
+            if self.weight_decay:
+                g = g + self.weight_decay * p
+            v *= self.momentum
+            v += (1 - self.dampening) * g
+            p -= self.lr * v
+            return
+        sgd_step(
+            p,
+            g,
+            v,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
 
 
 class Adam(Optimizer):
@@ -188,24 +197,18 @@ class Adam(Optimizer):
         self.weight_decay = _at_least(weight_decay, 0, "weight_decay")
 
     def _update(self, i: int, p: Array, g: Array) -> None:
-        if self.weight_decay:
-            if self.decoupled:
-                p *= 1 - self.lr * self.weight_decay
-            else:
-                g = g + self.weight_decay * p
-        first, second = self.betas
-        mean, square = self._kept_for("mean", i, p), self._kept_for("square", i, p)
-        mean += (1 - first) * (g - mean)
-        square *= second
-        scratch = g * g
-        scratch *= 1 - second
-        square += scratch
-        np.sqrt(square, out=scratch)
-        scratch /= math.sqrt(1 - second**self.steps)
-        scratch += self.eps
-        np.divide(mean, scratch, out=scratch)
-        scratch *= self.lr / (1 - first**self.steps)
-        p -= scratch
+        adam_step(
+            p,
+            g,
+            self._kept_for("mean", i, p),
+            self._kept_for("square", i, p),
+            self.steps,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled=self.decoupled,
+        )
 
 
 class AdamW(Adam):

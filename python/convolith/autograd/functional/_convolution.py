@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from convolith._arguments import Activation, Ints, Padding
 from convolith._ranks import for_ranks
 from convolith.autograd import _table
 from convolith.autograd._mode import mode
 from convolith.autograd._tensor import Tensor
 from convolith.autograd.functional._elementwise import activate
-
-_FROM_RESULT = frozenset(_table.SLOPE_FROM_RESULT)
 
 
 def in_epilogue(activation: Activation, *inputs: Any) -> bool:
@@ -24,9 +20,8 @@ def in_epilogue(activation: Activation, *inputs: Any) -> bool:
     if activation is None:
         return True
     if isinstance(activation, tuple):
-        positive = activation[0] == "leaky_relu" and activation[1] > 0
-        return positive or not mode.recording
-    return activation in _FROM_RESULT or not (
+        return activation[1] >= 0 or not mode.recording
+    return activation in _table.FROM_RESULT or not (
         mode.recording and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
     )
 
@@ -155,10 +150,6 @@ def matmul(a: Any, b: Any) -> Tensor:
         raise ValueError(f"a has {a.ndim} axes and b has {b.ndim}; both need one or more")
     left = a.reshape(1, -1) if a.ndim == 1 else a
     right = b.reshape(-1, 1) if b.ndim == 1 else b
-    if left.ndim > 2 or right.ndim > 2:
-        lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        left = _table.broadcast_to(left, (*lead, *left.shape[-2:]))
-        right = _table.broadcast_to(right, (*lead, *right.shape[-2:]))
     product = _table.matmul(left, right, False, False)
     if a.ndim == 1 or b.ndim == 1:
         shape = product.shape

@@ -61,37 +61,38 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
 
 def tanh(x: Any) -> Tensor:
     """Hyperbolic tangent of x, element by element."""
-    return _table.tanh(x)
+    return _table.from_result(x, "tanh")
 
 
 def sigmoid(x: Any) -> Tensor:
     """1 / (1 + exp(-x)), element by element."""
-    return _table.sigmoid(x)
+    return _table.from_result(x, "sigmoid")
 
 
 def relu(x: Any) -> Tensor:
     """max(x, 0), element by element; the slope at 0 is 0."""
-    return _table.relu(x)
+    return _table.from_result(x, "relu")
 
 
 def relu6(x: Any) -> Tensor:
     """min(max(x, 0), 6), element by element; the slope at 0 and 6 is 0."""
-    return _table.relu6(x)
+    return _table.from_result(x, "relu6")
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else negative_slope * x, element by element."""
-    return _table.leaky_relu(x, negative_slope)
+    operation = _table.from_result if negative_slope >= 0 else _table.from_input
+    return operation(x, ("leaky_relu", negative_slope))
 
 
 def silu(x: Any) -> Tensor:
     """x * sigmoid(x), element by element (Elfwing et al., arXiv:1702.03118)."""
-    return _table.multiply(x, sigmoid(x))
+    return _table.from_input(x, "silu")
 
 
 def hardswish(x: Any) -> Tensor:
     """x * min(max(x + 3, 0), 6) / 6, element by element (Howard et al., arXiv:1905.02244)."""
-    return _table.hardswish(x)
+    return _table.from_input(x, "hardswish")
 
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:

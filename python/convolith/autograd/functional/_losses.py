@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convolith._arguments import Array
-from convolith.autograd import _table
+from convolith.autograd import _kernels, _table
 from convolith.autograd._tensor import Tensor
 from convolith.autograd.functional._reductions import axes_of
 
@@ -86,11 +86,15 @@ def cross_entropy(
         TypeError: Targets that are not integers.
         ValueError: A target that is no class, or shapes that do not fit together.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
-    return nll_loss(
-        log_softmax(logits, 1), target, weight, ignore_index, reduction, label_smoothing
-    )
+    options = {
+        "weight": None if weight is None else _array(weight),
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+    }
+    if logits.ndim < 2:
+        raise ValueError(f"logits have {logits.ndim} axes; they must have 2, or more for maps")
+    return _table.cross_entropy(logits, _array(target), options)
 
 
 def nll_loss(
@@ -99,47 +103,21 @@ def nll_loss(
     weight: Any = None,
     ignore_index: int = -100,
     reduction: str = "mean",
-    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Minus the logarithm of the target's probability.
 
     Args:
         log_probabilities: (batch, classes), or (batch, classes, *spatial).
-        target, weight, ignore_index, reduction, label_smoothing: As in `cross_entropy`.
+        target, weight, ignore_index, reduction: As in `cross_entropy`.
     """
-    if log_probabilities.ndim < 2:
-        raise ValueError(
-            f"logits have {log_probabilities.ndim} axes; they must have 2, or more for maps"
-        )
-    wanted, share = _target_shares(
-        _array(target), log_probabilities, weight, ignore_index, label_smoothing
-    )
-    losses = _table.total(_table.multiply(log_probabilities, -wanted), 1, False)
-    return _reduced(losses, reduction, share)
-
-
-def _target_shares(
-    target: Array, logits: Any, weight: Any, ignore_index: int, smoothing: float
-) -> tuple[Array, float]:
-    """How much each class counts at each place, and the sum of the targets' weights."""
-    classes, dtype = logits.shape[1], logits.dtype
-    expected = (logits.shape[0], *logits.shape[2:])
-    if target.dtype.kind not in "iu":
-        raise TypeError(f"target has dtype {target.dtype}; it must be integers")
-    if target.shape != expected:
-        raise ValueError(f"target has shape {target.shape}; it must be {expected}")
-    ignored = target == ignore_index
-    wrong = ((target < 0) | (target >= classes)) & ~ignored
-    if wrong.any():
-        raise ValueError(f"target has {target[wrong][0]}; a class is from 0 to {classes - 1}")
-    weights = np.ones(classes, dtype) if weight is None else _array(weight).astype(dtype)
-    if weights.shape != (classes,):
-        raise ValueError(f"weight has shape {weights.shape}; it must be {(classes,)}")
-    known = np.where(ignored, 0, target)
-    shares = np.zeros((*target.shape, classes), dtype)
-    np.put_along_axis(shares, known[..., None], 1 - smoothing, -1)
-    shares += dtype.type(smoothing / classes)
-    shares *= weights
-    shares[ignored] = 0
-    divisor = float(weights[known][~ignored].sum()) if weight is not None else int((~ignored).sum())
-    return np.moveaxis(shares, -1, 1), divisor or float("nan")
+    x, classes = log_probabilities, _array(target)
+    options = {
+        "weight": None if weight is None else _array(weight),
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": 0.0,
+    }
+    _kernels.cross_entropy(_array(x), classes, options)  # for its checks
+    shares, divisor = _kernels.target_shares(classes, x.shape, x.dtype, options)
+    losses = _table.total(_table.multiply(x, -shares), 1, False)
+    return _reduced(losses, reduction, divisor)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from convolith import _arguments
 from convolith._arguments import Activation
 from convolith.autograd import _kernels, _table
 from convolith.autograd._tensor import Tensor
+from convolith.autograd.functional._convolution import in_epilogue
 from convolith.autograd.functional._elementwise import activate
 
 
@@ -73,45 +72,30 @@ def batch_norm(
         A Tensor of the shape of x.
 
     Raises:
-        ValueError: Fewer than two elements per channel in training.
+        ValueError: A single element per channel in training, or shapes that do not fit.
     """
-    axis, others = _channels(x, data_format)
-    if training or running_mean is None or running_var is None:
-        count = int(np.prod([x.shape[i] for i in others]))
-        if training and count < 2:
-            raise ValueError(
-                f"x has shape {x.shape}; training needs two elements per channel or more"
-            )
-        if running_mean is not None and running_var is not None:
-            _update(x, running_mean, running_var, others, count, momentum)
-        y = _scaled(_table.normalize(x, others, eps), weight, bias, axis)
-    else:
-        inverse = 1 / np.sqrt(_array(running_var) + _array(running_var).dtype.type(eps))
-        scale = inverse if weight is None else weight * inverse
-        shift = (
-            -scale * _array(running_mean) if bias is None else bias - scale * _array(running_mean)
-        )
-        y = _scaled(x, scale, shift, axis)
-    return activate(y if residual is None else y + residual, activation)
+    fused = in_epilogue(activation, x, weight, bias, residual)
+    y = _table.batch_norm(
+        x,
+        weight,
+        bias,
+        residual,
+        (_array(running_mean), _array(running_var)),
+        training or running_mean is None,
+        momentum,
+        eps,
+        activation if fused else None,
+        data_format,
+    )
+    if training:
+        for running in (running_mean, running_var):
+            if isinstance(running, Tensor):
+                running.changed_in_place()
+    return y if fused else activate(y, activation)
 
 
 def _array(value: Any) -> Any:
     return value.data if isinstance(value, Tensor) else value
-
-
-def _update(
-    x: Any, running_mean: Any, running_var: Any, axes: tuple[int, ...], count: int, momentum: float
-) -> None:
-    """Running statistics move towards those of a batch, in place."""
-    values = _array(x)
-    for running, batch in (
-        (running_mean, values.mean(axes)),
-        (running_var, values.var(axes) * (count / (count - 1))),
-    ):
-        array = _array(running)
-        array += momentum * (batch - array)
-        if isinstance(running, Tensor):
-            running.changed_in_place()
 
 
 def group_norm(
