@@ -649,7 +649,11 @@ def test_dropout() -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "classes": (lambda: F.cross_entropy(np.ones((2, 3)), np.array([0, 3])), ValueError, "3 classes"),
+    "classes": (
+        lambda: F.cross_entropy(np.ones((2, 3)), np.array([0, 3])),
+        ValueError,
+        "3 classes",
+    ),
     "integers": (lambda: F.cross_entropy(np.ones((2, 3)), np.ones(2)), TypeError, "float64"),
     "targets": (lambda: F.cross_entropy(np.ones((2, 3)), np.zeros(3, int)), ValueError, "target"),
     "weight": (
