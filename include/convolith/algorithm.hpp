@@ -33,8 +33,9 @@ struct Support {
 ///                        + uniform * max |x| * sum |weight|, output by output, where the
 /// convolution is of the problem's direction, bias and residual count as further terms, the maximum
 /// is over the maps that are read and the sum over the weights of the output's channel; for
-/// backward_weight, the maximum of |x| and the sum of |dy| over its channel. The second term is that of transforms, in which an output has part of its neighbours' errors; it holds with
-/// a probability of 1 - 10^-7 an output if rounding errors are independent.
+/// backward_weight, the maximum of |x| and the sum of |dy| over its channel. The second term is
+/// that of transforms, in which an output has part of its neighbours' errors; it holds with a
+/// probability of 1 - 10^-7 an output if rounding errors are independent.
 struct Tolerance {
   double componentwise = 0;
   double uniform = 0;

@@ -27,6 +27,7 @@ from convolith._activations import activation, activation_backward
 from convolith._config import (
     get_num_threads,
     numerics,
+    release_memory,
     set_num_threads,
     show_config,
     threads,
@@ -203,6 +204,7 @@ __all__ = [
     "optim",
     "plan_conv",
     "reference",
+    "release_memory",
     "set_num_threads",
     "sgd_step",
     "show_config",

@@ -48,6 +48,18 @@ def numerics(mode: str) -> Iterator[None]:
         _core.set_thread_numerics(before)
 
 
+def release_memory() -> int:
+    """Give the memory that is kept for the next results back to the system; returns its bytes.
+
+    Results that are no longer used leave their memory to those that follow, which saves the system
+    from clearing it anew. What is kept and what is in use are together never more than what was in
+    use at most during the last few thousand calls; this function ends the wait.
+    """
+    kept = _core.kept_bytes()
+    _core.release_memory()
+    return kept
+
+
 def resolve_numerics(mode: str | None) -> str:
     """Return the mode of a call: its argument, or what the context says."""
     if mode is None:

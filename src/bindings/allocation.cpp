@@ -1,50 +1,32 @@
 #include "bindings/allocation.hpp"
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-
-#include <sys/mman.h>
 
 #include <pybind11/gil_safe_call_once.h>
 #include <pybind11/numpy.h>
 
-#include "convolith/algorithm.hpp"
+#include "runtime/block_cache.hpp"
 
 namespace py = pybind11;
 
 namespace convolith {
 namespace {
 
-/// From this size on NumPy asks for huge pages too.
-constexpr std::size_t kHugeBytes = std::size_t{4} << 20;
-constexpr std::size_t kPage = 4096;
+void* allocate(void* /*context*/, std::size_t bytes) { return array_blocks().take(bytes); }
 
-void* allocate(void* /*context*/, std::size_t bytes) {
-  void* data = nullptr;
-  if (posix_memalign(&data, kAlignment, bytes) != 0) return nullptr;
-#if defined(MADV_HUGEPAGE)
-  if (bytes >= kHugeBytes) {
-    const auto address = reinterpret_cast<std::uintptr_t>(data);
-    const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(begin), address + bytes - begin, MADV_HUGEPAGE);
-  }
-#endif
-  return data;
-}
-
-void* allocate_zeros(void* context, std::size_t count, std::size_t size) {
+void* allocate_zeros(void* /*context*/, std::size_t count, std::size_t size) {
   if (size != 0 && count > SIZE_MAX / size) return nullptr;
-  void* data = allocate(context, count * size);
+  void* data = array_blocks().take(count * size);
   if (data != nullptr) std::memset(data, 0, count * size);
   return data;
 }
 
 void* reallocate(void* /*context*/, void* data, std::size_t bytes) {
-  return std::realloc(data, bytes);
+  return array_blocks().resize(data, bytes);
 }
 
-void release(void* /*context*/, void* data, std::size_t /*bytes*/) { std::free(data); }
+void release(void* /*context*/, void* data, std::size_t /*bytes*/) { array_blocks().give(data); }
 
 /// PyDataMem_Handler of NumPy's C interface.
 struct Handler {

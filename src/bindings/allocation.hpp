@@ -4,8 +4,9 @@
 
 namespace convolith {
 
-/// While it lives, the calling thread's new NumPy arrays begin on a cache line (NEP 49). NumPy's
-/// own begin 16 bytes behind one, so that every vector that is stored straddles two.
+/// While it lives, the memory of the calling thread's new NumPy arrays comes from array_blocks()
+/// (NEP 49). NumPy's own begins 16 bytes behind a cache line, so that every vector that is stored
+/// straddles two.
 class AlignedArrays {
  public:
   AlignedArrays();

@@ -7,6 +7,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "gemm/gemm.hpp"
+#include "runtime/block_cache.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/measure.hpp"
 #include "runtime/scratch.hpp"
@@ -130,6 +131,10 @@ void bind_runtime(py::module_& module) {
         return measure_copy(bytes, team);
       },
       "bytes"_a, "threads"_a = 0, "Bytes a second, read and written, of copying that many bytes.");
+  module.def("kept_bytes", [] { return array_blocks().kept_bytes(); },
+             "Memory of former results that waits for the next.");
+  module.def("release_memory", [] { array_blocks().clear(); },
+             "Give the memory of former results back to the system.");
   module.def("set_poison", &set_poison, "on"_a,
              "Fill every workspace with NaN before it is granted: for tests.");
 }

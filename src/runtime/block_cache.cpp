@@ -1,0 +1,142 @@
+#include "runtime/block_cache.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include <sys/mman.h>
+
+#include "convolith/algorithm.hpp"
+
+namespace convolith {
+namespace {
+
+/// Blocks shorter than this are malloc's business: it gives them back without a system call.
+constexpr std::size_t kShortest = std::size_t{32} << 10;
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+/// A block that is kept serves for one that is shorter by this share at most.
+constexpr std::size_t kWaste = 8;
+constexpr std::size_t kEpoch = 1024;
+
+/// Lies in front of the data, a cache line long.
+struct alignas(kAlignment) Header {
+  std::size_t bytes;  ///< of the block, header included
+};
+
+Header* header_of(void* data) noexcept { return static_cast<Header*>(data) - 1; }
+
+/// Bytes of the block for an array, or 0 where their number overflows.
+std::size_t block_bytes(std::size_t bytes) noexcept {
+  if (bytes > SIZE_MAX / 2) return 0;
+  bytes += sizeof(Header);
+  const std::size_t unit = bytes < kShortest ? kAlignment : kPage;
+  return (bytes + unit - 1) / unit * unit;
+}
+
+void* allocate(std::size_t bytes) noexcept {
+  void* block = nullptr;
+  const std::size_t alignment = bytes < 2 * kHugePage ? kAlignment : kHugePage;
+  if (posix_memalign(&block, alignment, bytes) != 0) return nullptr;
+#if defined(MADV_HUGEPAGE)
+  if (alignment == kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
+#endif
+  return new (block) Header{bytes} + 1;
+}
+
+}  // namespace
+
+void* BlockCache::take(std::size_t bytes) noexcept {
+  const std::size_t block = block_bytes(bytes);
+  if (block == 0) return nullptr;
+  if (block < kShortest) return allocate(block);
+  const std::lock_guard lock(mutex_);
+  void* data = take_kept(block);
+  if (data == nullptr) data = allocate(block);
+  if (data == nullptr) {
+    most_used_ = most_used_before_ = used_bytes_;
+    shrink();
+    data = allocate(block);
+  }
+  if (data == nullptr) return nullptr;
+  used_bytes_ += header_of(data)->bytes;
+  note_use();
+  return data;
+}
+
+void* BlockCache::take_kept(std::size_t bytes) noexcept {
+  const auto found = kept_.lower_bound(bytes);
+  if (found == kept_.end() || found->first - bytes > bytes / kWaste) return nullptr;
+  void* data = found->second;
+  kept_bytes_ -= found->first;
+  kept_.erase(found);
+  return data;
+}
+
+void BlockCache::note_use() noexcept {
+  if (++taken_in_epoch_ == kEpoch) {
+    taken_in_epoch_ = 0;
+    most_used_before_ = most_used_;
+    most_used_ = 0;
+  }
+  most_used_ = std::max(most_used_, used_bytes_);
+  shrink();
+}
+
+/// Frees the largest blocks first: the fewest system calls.
+void BlockCache::shrink() noexcept {
+  const std::size_t most = std::max(most_used_, most_used_before_);
+  while (!kept_.empty() && used_bytes_ + kept_bytes_ > most) {
+    const auto last = std::prev(kept_.end());
+    kept_bytes_ -= last->first;
+    std::free(header_of(last->second));
+    kept_.erase(last);
+  }
+}
+
+void BlockCache::give(void* data) noexcept {
+  if (data == nullptr) return;
+  const std::size_t bytes = header_of(data)->bytes;
+  if (bytes < kShortest) {
+    std::free(header_of(data));
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  used_bytes_ -= bytes;
+  try {
+    kept_.emplace(bytes, data);
+    kept_bytes_ += bytes;
+  } catch (const std::bad_alloc&) {
+    std::free(header_of(data));
+  }
+  shrink();
+}
+
+void* BlockCache::resize(void* data, std::size_t bytes) noexcept {
+  void* const moved = take(bytes);
+  if (moved == nullptr || data == nullptr) return moved;
+  std::memcpy(moved, data, std::min(bytes, header_of(data)->bytes - sizeof(Header)));
+  give(data);
+  return moved;
+}
+
+void BlockCache::clear() noexcept {
+  const std::lock_guard lock(mutex_);
+  most_used_ = most_used_before_ = 0;
+  shrink();
+  most_used_ = used_bytes_;
+}
+
+std::size_t BlockCache::kept_bytes() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return kept_bytes_;
+}
+
+BlockCache& array_blocks() noexcept {
+  static auto* const blocks = new BlockCache;
+  return *blocks;
+}
+
+}  // namespace convolith

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <mutex>
+
+namespace convolith {
+
+/// Memory for arrays, aligned to kAlignment. Blocks that are given back are kept for the next that
+/// fit them: the system would have to clear their pages anew, which takes longer than most
+/// kernels. What is kept and what is in use are together never more than what was in use at most
+/// of late.
+class BlockCache {
+ public:
+  /// Null where the memory cannot be had.
+  void* take(std::size_t bytes) noexcept;
+  void give(void* data) noexcept;
+
+  /// As realloc.
+  void* resize(void* data, std::size_t bytes) noexcept;
+
+  /// Returns what is kept to the system.
+  void clear() noexcept;
+
+  std::size_t kept_bytes() const noexcept;
+
+ private:
+  void* take_kept(std::size_t bytes) noexcept;
+  void note_use() noexcept;
+  void shrink() noexcept;
+
+  mutable std::mutex mutex_;
+  std::multimap<std::size_t, void*> kept_;  ///< by size
+  std::size_t kept_bytes_ = 0, used_bytes_ = 0;
+  std::size_t most_used_ = 0, most_used_before_ = 0;  ///< in this and in the last epoch
+  std::size_t taken_in_epoch_ = 0;
+};
+
+/// The one of all arrays. It outlives them.
+BlockCache& array_blocks() noexcept;
+
+}  // namespace convolith
