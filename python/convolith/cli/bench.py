@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import convolith
 from convolith import _core
 from convolith.bench.layers import NETS, Layer, parse_layers, problem_files
 from convolith.bench.measure import REFERENCE, Benchmark, Settings, candidates
 from convolith.bench.peak import PeakBenchmark
 from convolith.bench.peers import PEERS
 from convolith.bench.pools import pool_layers
-from convolith.cli import peers
+from convolith.cli import peers, training
+from convolith.cli.common import (
+    INTERRUPTED,
+    add_threads,
+    check_writable,
+    make_console,
+    positive,
+    progress,
+    seconds,
+    thread_count,
+)
 from convolith.cli.errors import CliError, require
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 DESCRIPTION = """\
 Time every algorithm on the distinct convolution layers of classic networks, beside the NumPy
@@ -37,15 +45,12 @@ examples:
   convolith bench --problem "conv2d n8 c64 i56x56 k64 f3x3 p1" --direction backward_weight
   convolith bench --net resnet50 --net operations --peers --plot peers.png
   convolith bench peak
+  convolith bench training --net resnet50
 """
 CUSTOM = "custom"
-WIDE = 150  # columns, where the output is no terminal
 ROOMY = 125  # columns that a table with problems in text form takes
 
-INTERRUPTED = 130
 WRONG = 1
-
-Step = TypeVar("Step")
 
 
 def add_parser(commands: Any) -> None:
@@ -112,7 +117,9 @@ def add_parser(commands: Any) -> None:
         "--plot", type=Path, metavar="FILE", help="draw a roofline and bars (.png, .svg, .pdf)"
     )
 
-    peak = parser.add_subparsers(metavar="peak", title="machine").add_parser(
+    commands = parser.add_subparsers(metavar="peak | training", title="other measurements")
+    training.add_parser(commands)
+    peak = commands.add_parser(
         "peak",
         help="measure the FMA peak, the copy bandwidth and the GEMM's share of the peak",
         description="Measure the FMA peak, the copy bandwidth, and the share of the peak that the "
@@ -122,42 +129,6 @@ def add_parser(commands: Any) -> None:
     peak.add_argument("--rounds", type=positive, default=7, metavar="N", help="(default: 7)")
     peak.add_argument("--json", type=Path, metavar="FILE", help="write a list of records")
     peak.set_defaults(run=run_peak)
-
-
-def thread_count(threads: int | None) -> int:
-    """Make the library use the threads asked for, if any; returns how many it uses."""
-    if threads is not None:
-        convolith.set_num_threads(threads)
-    return convolith.get_num_threads()
-
-
-def add_threads(group: Any) -> None:
-    """Declare --threads."""
-    group.add_argument(
-        "--threads", type=positive, metavar="N", help="(default: the library's setting)"
-    )
-
-
-def positive(text: str) -> int:
-    """An argument that is an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
-    return value
-
-
-def seconds(text: str) -> float:
-    """An argument that is a positive, finite number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value
 
 
 def run_layers(arguments: argparse.Namespace) -> int:
@@ -248,14 +219,6 @@ def run_peak(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if interrupted else 0
 
 
-def make_console() -> Console:
-    """The console of the tables: as wide as the terminal, wide where there is none."""
-    console = require("rich.console", "bench").Console
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return console()  # type: ignore[no-any-return]
-    return console(width=WIDE)  # type: ignore[no-any-return]
-
-
 def load_plots(path: Path | None) -> Any:
     """The plotting module if a plot is wanted; CliError before the measurement, not after."""
     if path is None:
@@ -264,36 +227,6 @@ def load_plots(path: Path | None) -> Any:
         raise CliError(f"--plot writes .png, .svg or .pdf, got {str(path)!r}")
     require("matplotlib.figure", "bench")
     return require("convolith.bench.plots", "bench")
-
-
-def check_writable(path: Path | None) -> None:
-    """CliError if the file cannot be written."""
-    if path is None:
-        return
-    folder = path.parent
-    if not folder.is_dir():
-        raise CliError(f"cannot write {str(path)!r}: no folder {str(folder)!r}")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise CliError(f"cannot write {str(path)!r}")
-
-
-def progress(steps: Iterator[Step], total: int, describe: Callable[[Step], str]) -> Iterator[Step]:
-    """Show a progress bar on standard error while the steps go on."""
-    rich = require("rich.progress", "bench")
-    console = require("rich.console", "bench").Console(stderr=True)
-    with rich.Progress(
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("{task.description}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("measuring the machine's peak", total=total)
-        for place, step in enumerate(steps):
-            bar.update(task, completed=place, description=describe(step))
-            yield step
 
 
 def select_layers(arguments: argparse.Namespace) -> list[Layer]:

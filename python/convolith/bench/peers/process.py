@@ -22,9 +22,9 @@ class PeerError(Exception):
 class PeerProcess:
     """A library in a process of its own, in a session of its own: Ctrl-C reaches only its owner."""
 
-    def __init__(self, adapter: tuple[str, str], threads: int) -> None:
-        """Start it: `adapter` is a module and the name of a class in it."""
-        command = [sys.executable, "-m", WORKER, *adapter, str(threads)]
+    def __init__(self, adapter: tuple[str, ...], threads: int, worker: str = WORKER) -> None:
+        """Start it: `adapter` is a module and what `worker` wants to know besides."""
+        command = [sys.executable, "-m", worker, *adapter, str(threads)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
