@@ -149,6 +149,36 @@ def check_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], x: Arra
     assert_close(dx, backward_truth(dy, x, *args, **kwargs), 4 * tolerance, context)
     assert dx.dtype == x.dtype
     np.testing.assert_array_equal(x, kept)
+    if "max" in name:
+        given = backward(dy, x, *args, **kwargs, indices=indices)
+        np.testing.assert_array_equal(given, dx, err_msg=str(context))
+        given = backward_truth(dy, x, *args, **kwargs, indices=indices)
+        np.testing.assert_array_equal(given, dx, err_msg=str(context))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_indices_of_a_gradient_are_checked(layout: str, dtype: str) -> None:
+    """Each must be of an element of its window, in every place."""
+    x = maps((2, 18, 9, 40), layout, dtype)
+    window: dict[str, Any] = dict(kernel_size=3, stride=2, padding=1, data_format=layout)
+    y, indices = cl.max_pool2d(x, **window, return_indices=True)
+    backward = partial(cl.max_pool2d_backward, y, x, **window)
+    for place in [(0, 0, 0, 0), (-1, -1, -1, -1), (1, 4, 2, 3)]:
+        for wrong in (-1, 9 * 40, 2**32 + int(indices[place]), 3 + int(indices[place]), 2**62):
+            bad = indices.copy()
+            bad[place] = wrong
+            with pytest.raises(ValueError, match=rf"indices holds {wrong} \(sample"):
+                backward(indices=bad)
+            if dtype == "float64":
+                with pytest.raises(ValueError, match="indices"):
+                    reference.max_pool2d_backward(y, x, **window, indices=bad)
+    for view in awkward_views(indices):
+        np.testing.assert_array_equal(backward(indices=view), backward())
+    with pytest.raises(ValueError, match="indices has shape"):
+        backward(indices=indices[:1])
+    with pytest.raises(TypeError, match="int64"):
+        backward(indices=indices.astype(np.int32))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -84,10 +84,14 @@ def _forward(problem: _core.PoolProblem, x: Array, return_indices: bool = False)
 
 
 def _backward(
-    problem: _core.PoolProblem, dy: Array, x: Array, return_indices: bool = False
+    problem: _core.PoolProblem,
+    dy: Array,
+    x: Array,
+    return_indices: bool = False,
+    indices: Array | None = None,
 ) -> Array:
     _arguments.flag(return_indices, "return_indices")
-    return _core.pool_backward(problem, dy, x, None, _config.get_num_threads())
+    return _core.pool_backward(problem, dy, x, indices, _config.get_num_threads())
 
 
 # ---- max -------------------------------------------------------------------------------------
@@ -149,6 +153,7 @@ def _max_pool_backward(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    indices: Array | None = None,
     data_format: str = "channels_first",
 ) -> Array:
     """Gradient of `max_pool{rank}d`: dy goes to the element that the forward chose.
@@ -158,14 +163,19 @@ def _max_pool_backward(
         x: The forward's input.
         kernel_size, stride, padding, dilation, ceil_mode, data_format: As in `max_pool{rank}d`.
         return_indices: Changes nothing here.
+        indices: What the forward's return_indices gave; then the choice is not made anew, and
+            only the shape of x counts.
 
     Returns:
         The gradient of x, of its shape; zero where no window chose an element.
+
+    Raises:
+        ValueError: Also for an index that is no element of its window.
     """
     problem = _sliding(
         "max", nd, x, dy, kernel_size, stride, padding, dilation, ceil_mode, data_format
     )
-    return _backward(problem, dy, x, return_indices)
+    return _backward(problem, dy, x, return_indices, indices)
 
 
 # ---- average and sum -------------------------------------------------------------------------
@@ -592,6 +602,7 @@ def _adaptive_max_pool_backward(
     output_size: OutputSize,
     return_indices: bool = False,
     *,
+    indices: Array | None = None,
     data_format: str = "channels_first",
 ) -> Array:
     """Gradient of `adaptive_max_pool{rank}d`.
@@ -601,12 +612,17 @@ def _adaptive_max_pool_backward(
         x: The forward's input.
         output_size, data_format: As in `adaptive_avg_pool{rank}d`.
         return_indices: Changes nothing here.
+        indices: What the forward's return_indices gave; then the choice is not made anew, and
+            only the shape of x counts.
 
     Returns:
         The gradient of x, of its shape.
+
+    Raises:
+        ValueError: Also for an index that is no element of its window.
     """
     problem = _adaptive("max", nd, x, dy, output_size, data_format)
-    return _backward(problem, dy, x, return_indices)
+    return _backward(problem, dy, x, return_indices, indices)
 
 
 def global_avg_pool(x: Array, *, data_format: str = "channels_first") -> Array:

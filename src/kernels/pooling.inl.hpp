@@ -335,19 +335,33 @@ CONVOLITH_INLINE T sum_of_window(const PoolPass<T>& pass, const TapRows<T>& rows
   }
 }
 
+/// Where a pass writes indices, if it does.
+enum class Indexed { no, wide, narrow };
+
+template <Indexed kIndexed, class T>
+CONVOLITH_INLINE auto* indices_of(const PoolPass<T>& pass) {
+  if constexpr (kIndexed == Indexed::narrow) {
+    return pass.chosen;
+  } else {
+    return pass.indices;
+  }
+}
+
 // ---- writing outputs -----------------------------------------------------------------------
 
 /// indices[i * stride] = first + i * step + lane i's distance
-template <class T>
-CONVOLITH_INLINE void store_indices(std::int64_t* indices, std::int64_t stride,
+template <class T, class Index>
+CONVOLITH_INLINE void store_indices(Index* indices, std::int64_t stride,
                                     std::int64_t first, std::int64_t step, Mask<T> distance,
                                     int count) {
   alignas(kVectorBytes) Lane<T> lanes[kLanes<T>];
   *reinterpret_cast<Mask<T>*>(lanes) = distance;
   if (stride == 1) {
-    for (int i = 0; i < count; ++i) indices[i] = first + i * step + lanes[i];
+    for (int i = 0; i < count; ++i) indices[i] = static_cast<Index>(first + i * step + lanes[i]);
   } else {
-    for (int i = 0; i < count; ++i) indices[i * stride] = first + i * step + lanes[i];
+    for (int i = 0; i < count; ++i) {
+      indices[i * stride] = static_cast<Index>(first + i * step + lanes[i]);
+    }
   }
 }
 
@@ -362,7 +376,7 @@ struct LoadChannels {
   }
 };
 
-template <class T, template <class, int> class Reduction, bool kIndexed>
+template <class T, template <class, int> class Reduction, Indexed kIndexed>
 struct PoolChannels {
   const PoolPass<T>& pass;
 
@@ -384,10 +398,10 @@ struct PoolChannels {
         if (divides(pass)) value = value / broadcast<T>(divisor);
       }
       if (pass.y != nullptr) store_upto<T>(pass.y + pixel * pass.y_pixel_stride + at, value, count);
-      if constexpr (kIndexed) {
+      if constexpr (kIndexed != Indexed::no) {
         // A window without taps has index 0.
         const bool empty = rows.depth == 0 || rows.height == 0 || pass.width.taps[o] == 0;
-        store_indices<T>(pass.indices + pixel * pass.indices_pixel_stride + at, 1,
+        store_indices<T>(indices_of<kIndexed>(pass) + pixel * pass.indices_pixel_stride + at, 1,
                          empty ? 0 : first, 0, reduction.index(v), count);
       }
     }
@@ -482,7 +496,7 @@ CONVOLITH_INLINE Mask<T> first_in_bounds(std::int64_t column, std::int64_t apart
   return *reinterpret_cast<const Mask<T>*>(lanes);
 }
 
-template <class T, template <class, int> class Reduction, bool kIndexed>
+template <class T, template <class, int> class Reduction, Indexed kIndexed>
 struct PoolColumns {
   const PoolPass<T>& pass;
 
@@ -496,7 +510,7 @@ struct PoolColumns {
     if (run.padded &&
         (start < 0 || start + (count - 1) * run.input_step + run.taps > pass.width.input)) {
       if constexpr (kStep == LaneStep::one || kStep == LaneStep::two) {
-        if constexpr (kIndexed) reduction.start(first_in_bounds<T>(start, run.input_step));
+        if constexpr (kIndexed != Indexed::no) reduction.start(first_in_bounds<T>(start, run.input_step));
         reduce<1>(pass, rows, run.taps, pass.x + first, reduction,
                   LoadPadded<T, kStep>{start, pass.width.input, count, reduction.nothing()});
       }
@@ -524,9 +538,9 @@ struct PoolColumns {
         store_strided<T>(y, y_step, value, count);
       }
     }
-    if constexpr (kIndexed) {
+    if constexpr (kIndexed != Indexed::no) {
       const bool empty = rows.depth == 0 || rows.height == 0 || run.taps == 0;
-      store_indices<T>(pass.indices + pixel * pass.indices_pixel_stride,
+      store_indices<T>(indices_of<kIndexed>(pass) + pixel * pass.indices_pixel_stride,
                        run.output_step * pass.indices_pixel_stride, empty ? 0 : first,
                        empty ? 0 : run.input_step, reduction.index(0), count);
     }
@@ -552,12 +566,13 @@ struct PoolColumns {
       const std::int64_t column = run.output + j * run.output_step;
       const std::int64_t pixel = rows.output + column;
       T value;
-      if constexpr (kIndexed) {
+      if constexpr (kIndexed != Indexed::no) {
         const auto greatest = greatest_of_window(pass, rows, first, run.taps);
         value = greatest.value;
         const bool empty = rows.depth == 0 || rows.height == 0 || run.taps == 0;
-        pass.indices[pixel * pass.indices_pixel_stride] =
-            empty ? 0 : rows.first + first + greatest.index;
+        auto* indices = indices_of<kIndexed>(pass);
+        store_indices<T>(indices + pixel * pass.indices_pixel_stride, 1,
+                         empty ? 0 : rows.first + first + greatest.index, 0, Mask<T>{}, 1);
       } else if constexpr (Reduction<T, 1>::kIsSum) {
         value = sum_of_window<Reduction<T, 1>::kBlock != 0>(pass, rows, first, run.taps);
         if (divides(pass)) value /= rows.divisor * pass.width_divisor[column];
@@ -588,7 +603,7 @@ struct PoolColumns {
   }
 };
 
-template <class T, template <class, int> class Reduction, bool kIndexed>
+template <class T, template <class, int> class Reduction, Indexed kIndexed>
 void pool_rows(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
   const std::int64_t first_d = begin / pass.height.output;
   const std::int64_t first_h = begin % pass.height.output;
@@ -611,15 +626,18 @@ void pool_rows(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
     map.x += pass.x_channel_stride;
     if (map.y != nullptr) map.y += pass.y_channel_stride;
     if (map.indices != nullptr) map.indices += pass.indices_channel_stride;
+    if (map.chosen != nullptr) map.chosen += pass.indices_channel_stride;
   }
 }
 
 template <class T>
 void pool_max(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
   if (pass.indices != nullptr) {
-    pool_rows<T, GreatestAt, true>(pass, begin, end);
+    pool_rows<T, GreatestAt, Indexed::wide>(pass, begin, end);
+  } else if (pass.chosen != nullptr) {
+    pool_rows<T, GreatestAt, Indexed::narrow>(pass, begin, end);
   } else {
-    pool_rows<T, Greatest, false>(pass, begin, end);
+    pool_rows<T, Greatest, Indexed::no>(pass, begin, end);
   }
 }
 
@@ -645,9 +663,9 @@ void pool_sum(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
   if (outputs == 1 && most_taps < 2 * kSumBlock && !pass.lanes_are_channels) {
     sum_maps(pass);
   } else if (most_taps < 2 * kSumBlock) {
-    pool_rows<T, Sum, false>(pass, begin, end);
+    pool_rows<T, Sum, Indexed::no>(pass, begin, end);
   } else {
-    pool_rows<T, LongSum, false>(pass, begin, end);
+    pool_rows<T, LongSum, Indexed::no>(pass, begin, end);
   }
 }
 

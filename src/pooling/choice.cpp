@@ -7,6 +7,7 @@
 #include "convolith/error.hpp"
 #include "convolith/pooling.hpp"
 #include "pooling/geometry.hpp"
+#include "pooling/gradient.hpp"
 #include "pooling/maps.hpp"
 #include "runtime/scratch.hpp"
 
@@ -128,6 +129,10 @@ void unpool_backward_typed(const Choice& choice, const Maps<T>& dy,
 void pool_backward_indices(const PoolProblem& problem, const TensorView& dy,
                            const TensorView& indices, const TensorView& dx, int threads) {
   if (problem.batch == 0) return;
+  if (gathers_choices(problem)) {
+    gather_chosen(problem, dy, indices, dx, threads);
+    return;
+  }
   const Maps<std::int64_t> at = typed<std::int64_t>(indices);
   if (problem.dtype == DType::float32) {
     backward_indices(problem, typed<float>(dy), at, typed<float>(dx), threads);

@@ -120,9 +120,17 @@ def _max_result(call: _Call, return_indices: bool) -> Any:
     return call.write(y)
 
 
-def _max_gradient(call: _Call, dy: FloatArray) -> Array:
+def _max_gradient(call: _Call, dy: FloatArray, indices: Indices | None = None) -> Array:
     gradient = call.read_dy(dy)
-    dx: Array = call.write(call.windows.scatter(_max(call)[1], gradient))
+    at = _max(call)[1]
+    if indices is not None:
+        windows = call.windows
+        given = call.layout.read_indices("indices", indices, call.y_shape, windows.spatial)
+        filled = windows.inside.any(axis=-1)
+        if not ((given[..., None] == windows.at).any(axis=-1) | ~filled).all():
+            raise ValueError("indices must be of elements of their windows")
+        at = np.where(filled, given, windows.size)
+    dx: Array = call.write(call.windows.scatter(at, gradient))
     return dx
 
 
@@ -175,17 +183,19 @@ def _max_pool_backward(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    indices: Indices | None = None,
     data_format: str = "channels_first",
 ) -> Array:
     """Gradient of {rank}-D max pooling: dy goes to the element that the forward chose.
 
     return_indices changes nothing here: the forward's arguments can be passed as they are.
+    indices are the forward's; None chooses anew.
     """
     call, _ = _sliding(
         rank, data_format, {"dy": dy, "x": x}, kernel_size, stride, padding, dilation, ceil_mode
     )
     _arguments.flag("return_indices", return_indices)
-    return _max_gradient(call, dy)
+    return _max_gradient(call, dy, indices)
 
 
 # --- average and sum -------------------------------------------------------------------------
@@ -525,11 +535,13 @@ def _adaptive_max_pool_backward(
     output_size: OutputSize,
     return_indices: bool = False,
     *,
+    indices: Indices | None = None,
     data_format: str = "channels_first",
 ) -> Array:
-    """Gradient of {rank}-D adaptive max pooling. return_indices changes nothing here."""
+    """Gradient of {rank}-D adaptive max pooling; arguments as in `max_pool{rank}d_backward`."""
     _arguments.flag("return_indices", return_indices)
-    return _max_gradient(_adaptive(rank, data_format, {"dy": dy, "x": x}, output_size), dy)
+    call = _adaptive(rank, data_format, {"dy": dy, "x": x}, output_size)
+    return _max_gradient(call, dy, indices)
 
 
 @_arguments.silent
