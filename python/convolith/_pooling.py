@@ -16,6 +16,19 @@ OutputSize = SupportsIndex | Sequence[SupportsIndex | None] | None
 # ---- what the calls have in common -----------------------------------------------------------
 
 
+# Problems of the last calls, by how the calls were spelled: making one costs more than small work.
+_problems: dict[tuple[Any, ...], _core.PoolProblem] = {}
+_MOST_PROBLEMS = 256
+
+
+def _remember(key: tuple[Any, ...], problem: _core.PoolProblem) -> None:
+    text = key[-1]
+    if len(text) < 200 and "<" not in text and "array" not in text:
+        if len(_problems) >= _MOST_PROBLEMS:
+            _problems.clear()
+        _problems[key] = problem
+
+
 def _sliding(
     op: str,
     nd: int,
@@ -30,8 +43,13 @@ def _sliding(
     **options: Any,
 ) -> _core.PoolProblem:
     dtype = _core.common_dtype({"dy": dy}, x=x)
+    # Texts tell 1 from True, and from objects that could change, which have no text of their own.
+    text = repr((kernel_size, stride, padding, dilation, ceil_mode, data_format, options))
+    key = (op, nd, x.shape, dtype, text)
+    if (known := _problems.get(key)) is not None:
+        return known
     kernel = _arguments.integers(kernel_size, nd, "kernel_size")
-    return _core.make_pool(
+    problem = _core.make_pool(
         op,
         nd,
         x.shape,
@@ -44,12 +62,18 @@ def _sliding(
         _arguments.flag(ceil_mode, "ceil_mode"),
         **options,
     )
+    _remember(key, problem)
+    return problem
 
 
 def _adaptive(
     op: str, nd: int, x: Array, dy: Array | None, output_size: OutputSize, data_format: str
 ) -> _core.PoolProblem:
     dtype = _core.common_dtype({"dy": dy}, x=x)
+    text = repr((output_size, data_format))
+    key = (op, nd, x.shape, dtype, text)
+    if (known := _problems.get(key)) is not None:
+        return known
     layout = _arguments.data_format(data_format, nd)
     extents = x.shape[-1 - nd : -1] if layout == "channels_last" else x.shape[x.ndim - nd :]
     sizes: Sequence[SupportsIndex | None]
@@ -65,7 +89,9 @@ def _adaptive(
         extent if size is None else _arguments.integer(size, "output_size")
         for size, extent in zip(sizes, extents, strict=False)
     )
-    return _core.make_adaptive_pool(op, nd, x.shape, dtype, layout, wanted)
+    problem = _core.make_adaptive_pool(op, nd, x.shape, dtype, layout, wanted)
+    _remember(key, problem)
+    return problem
 
 
 def _global(op: str, x: Array, dy: Array | None, data_format: str) -> _core.PoolProblem:

@@ -641,26 +641,68 @@ void pool_max(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
   }
 }
 
-/// Sums of maps that are one short window each, row by row.
+/// Sum of less than two blocks of neighbours, in lanes.
+template <class T>
+CONVOLITH_INLINE Vec<T> lanes_of_sum(const T* x, std::int64_t count) {
+  Vec<T> a = zero<T>();
+  Vec<T> b = zero<T>();
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes<T> <= count; i += 2 * kLanes<T>) {
+    a = a + load(x + i);
+    b = b + load(x + i + kLanes<T>);
+  }
+  if (i + kLanes<T> <= count) {
+    a = a + load(x + i);
+    i += kLanes<T>;
+  }
+  if (i < count) b = b + load_partial(x + i, static_cast<int>(count - i));
+  return a + b;
+}
+
+/// Sums of maps that are one short window each: a vector of maps at a time, whose partial sums are
+/// transposed.
 template <class T>
 void sum_maps(const PoolPass<T>& pass) {
   const TapRows<T> rows(pass, 0, 0);
   const std::int64_t taps = pass.width.taps[0];
-  const T divisor = divides(pass) ? rows.divisor * pass.width_divisor[0] : T(1);
-  PoolPass<T> map = pass;
-  for (std::int64_t c = 0; c < pass.channels; ++c) {
-    pass.y[c * pass.y_channel_stride] =
-        sum_of_window<false>(map, rows, pass.width.first[0], taps) / divisor;
-    map.x += pass.x_channel_stride;
+  const Vec<T> divisor = broadcast(divides(pass) ? rows.divisor * pass.width_divisor[0] : T(1));
+  const T* x = pass.x + rows.first + pass.width.first[0];
+  for (std::int64_t c = 0; c < pass.channels; c += kLanes<T>) {
+    const std::int64_t left = pass.channels - c;
+    const int maps = left < kLanes<T> ? static_cast<int>(left) : kLanes<T>;
+    Vec<T> sums[kLanes<T>] = {};
+    for (int i = 0; i < maps; ++i, x += pass.x_channel_stride) {
+      sums[i] = lanes_of_sum(x, taps);
+    }
+    transpose<T>(sums);
+    CONVOLITH_UNROLL(4)
+    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+      CONVOLITH_UNROLL(8)
+      for (int i = 0; i < half; ++i) sums[i] = sums[i] + sums[i + half];
+    }
+    const Vec<T> value = sums[0] / divisor;
+    T* y = pass.y + c * pass.y_channel_stride;
+    if (pass.y_channel_stride == 1) {
+      store_upto<T>(y, value, maps);
+    } else {
+      store_strided<T>(y, pass.y_channel_stride, value, maps);
+    }
   }
+}
+
+/// Whether every map is one window of one row of touching elements, too short for blocks.
+template <class T>
+CONVOLITH_INLINE bool are_short_maps(const PoolPass<T>& pass, std::int64_t most_taps) {
+  return pass.depth.output * pass.height.output * pass.width.output == 1 &&
+         most_taps < 2 * kSumBlock && !pass.lanes_are_channels && pass.width.step == 1 &&
+         pass.depth.taps[0] == 1 && pass.height.taps[0] == 1;
 }
 
 template <class T>
 void pool_sum(const PoolPass<T>& pass, std::int64_t begin, std::int64_t end) {
-  const std::int64_t outputs = pass.depth.output * pass.height.output * pass.width.output;
   const std::int64_t most_taps =
       pass.depth.most_taps * pass.height.most_taps * pass.width.most_taps;
-  if (outputs == 1 && most_taps < 2 * kSumBlock && !pass.lanes_are_channels) {
+  if (are_short_maps(pass, most_taps)) {
     sum_maps(pass);
   } else if (most_taps < 2 * kSumBlock) {
     pool_rows<T, Sum, Indexed::no>(pass, begin, end);

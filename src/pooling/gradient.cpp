@@ -84,13 +84,10 @@ std::int64_t run_gradient(const PoolProblem& problem, const PoolGradient<T>& gra
   const std::int64_t rows = whole.depth.input * whole.height.input;
   const int team = worthwhile_threads(
       threads, problem.batch * problem.channels * problem.input_pixels());
-  const std::int64_t wanted = 4 * team / (problem.batch * rows) + 1;
-  const std::int64_t block = whole.lanes_are_channels ? channel_block(problem.channels, wanted)
-                                                      : (problem.channels - 1) / wanted + 1;
-  const MapGrid grid{problem.batch, problem.channels, block, rows};
   std::atomic<std::int64_t> met{0};
-  grid.run(team, [&](std::int64_t n, std::int64_t c, std::int64_t channels, std::int64_t begin,
-                     std::int64_t end, int) {
+  for_map_rows(problem.batch, problem.channels, rows, whole.lanes_are_channels, team,
+               [&](std::int64_t n, std::int64_t c, std::int64_t channels, std::int64_t begin,
+                   std::int64_t end) {
     PoolGradient<T> map = whole;
     map.channels = channels;
     map.dy = dy.sample(n, c);

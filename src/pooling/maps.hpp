@@ -49,6 +49,27 @@ inline std::int64_t channel_block(std::int64_t channels, std::int64_t wanted) no
   return std::clamp<std::int64_t>(each / kLine * kLine, std::min(kLine, channels), channels);
 }
 
+/// Pieces of work on rows of maps that are independent. In channels_last a row's channels touch,
+/// and rows are cut; otherwise whole maps are, so that threads write to lines of their own, unless
+/// there are too few. Calls body(sample, first channel, channels, first row, last row + 1).
+template <class Body>
+void for_map_rows(std::int64_t batch, std::int64_t channels, std::int64_t rows,
+                  bool channels_touch, int threads, const Body& body) noexcept {
+  if (!channels_touch && batch * channels >= 4 * threads) {
+    const std::int64_t block = std::clamp<std::int64_t>(batch * channels / (4 * threads), 1, channels);
+    MapGrid{batch, channels, block, 1}.run(
+        threads, [&](std::int64_t n, std::int64_t c, std::int64_t count, std::int64_t,
+                     std::int64_t, int) { body(n, c, count, 0, rows); });
+    return;
+  }
+  const std::int64_t wanted = 4 * threads / (batch * rows) + 1;
+  const std::int64_t block =
+      channels_touch ? channel_block(channels, wanted) : (channels - 1) / wanted + 1;
+  MapGrid{batch, channels, block, rows}.run(
+      threads, [&](std::int64_t n, std::int64_t c, std::int64_t count, std::int64_t begin,
+                   std::int64_t end, int) { body(n, c, count, begin, end); });
+}
+
 /// Pieces of work for gradients that scatter: whole planes, of several channels where they touch.
 inline MapGrid gradient_grid(const PoolProblem& problem, int threads) noexcept {
   const std::int64_t wanted = threads == 1 ? 1 : (4 * threads - 1) / problem.batch + 1;

@@ -59,13 +59,9 @@ void run_pass(const PoolProblem& problem, PoolPass<T> pass, Kernel<T> kernel, co
   const std::int64_t taps = pass.depth.most_taps * pass.height.most_taps * pass.width.most_taps;
   const int team = worthwhile_threads(
       threads, problem.batch * problem.channels * rows * pass.width.output * taps);
-  const std::int64_t wanted = 4 * team / (problem.batch * rows) + 1;
-  const std::int64_t block = pass.lanes_are_channels
-                                 ? channel_block(problem.channels, wanted)
-                                 : (problem.channels - 1) / wanted + 1;
-  const MapGrid grid{problem.batch, problem.channels, block, rows};
-  grid.run(team, [&](std::int64_t n, std::int64_t c, std::int64_t channels, std::int64_t begin,
-                     std::int64_t end, int) {
+  for_map_rows(problem.batch, problem.channels, rows, pass.lanes_are_channels, team,
+               [&](std::int64_t n, std::int64_t c, std::int64_t channels, std::int64_t begin,
+                   std::int64_t end) {
     PoolPass<T> map = pass;
     map.channels = channels;
     map.x = x.sample(n, c);
