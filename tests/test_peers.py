@@ -164,6 +164,10 @@ def test_pooling_of_each_library(name: str) -> None:
             "avg_pool2d c3 i9x8 f3x3 p1",
             "avg_pool2d c3 i7x7 f7x7",
             "max_pool3d c3 i7x7x7 f7x7x7",
+            "max_pool2d c3 i9x8 f3x2 s2x1 p1x0 backward",
+            "avg_pool2d c3 i9x8 f3x3 p1 backward",
+            "avg_pool2d c3 i7x7 f7x7 backward",
+            "max_pool3d c3 i7x7x7 f2x2x2 s2 backward",
         ):
             process.send({"problem": text, "seed": 1})
             answer = process.receive(PATIENCE)
@@ -421,7 +425,7 @@ def test_command_on_pooling(
     pytest.importorskip("rich")
     monkeypatch.setattr("convolith.cli.peers.PEERS", {"torch": ("no_such_module", "Adapter")})
     layers = [pools.PoolLayer("net", "a", pools.PoolProblem.parse("max_pool2d c3 i9x8 f3x2"))]
-    monkeypatch.setattr("convolith.cli.bench.pool_layers", lambda: layers)
+    monkeypatch.setattr("convolith.cli.bench.pool_layers", lambda backward: layers)
     assert main(["bench", "--pool", "--seconds", "0.05", "--threads", "1"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -433,6 +437,7 @@ def test_command_on_pooling(
     ("arguments", "message"),
     [
         (["--pool"], "--problem does not go with --pool"),
+        (["--direction", "backward"], "--direction backward goes with --pool alone"),
         (["--peers", "bogus"], "known: torch, onnxruntime, openvino, ncnn"),
         (["--peers", "--algorithm", "direct"], "--algorithm does not go with --peers"),
         (["--peers", "--data-format", "channels_last"], "--data-format does not go"),

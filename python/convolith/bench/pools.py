@@ -13,6 +13,7 @@ from convolith.bench.arrays import Array, aligned
 from convolith.bench.truth import Truth
 
 OPERATIONS = ("max", "avg")
+BACKWARD = " backward"
 
 LAYERS = (
     ("vgg16", "pool1", "max_pool2d c64 i224x224 f2x2 s2"),
@@ -35,6 +36,7 @@ class PoolProblem:
     text: str
     operation: str
     window: ConvProblem
+    backward: bool = False
 
     def __str__(self) -> str:
         """The text form."""
@@ -45,17 +47,27 @@ class PoolProblem:
         """Read the text form; ValueError where it is wrong."""
         name, _, rest = text.partition(" ")
         operation, _, shape = name.partition("_pool")
+        backward = rest.endswith(BACKWARD)
+        rest = rest.removesuffix(BACKWARD)
         channels = next((word[1:] for word in rest.split() if word.startswith("c")), "")
         if operation not in OPERATIONS or not channels.isdigit():
             raise ValueError(f"expected '{{max|avg}}_pool{{1|2|3}}d c...', got {text!r}")
         return cls(
-            text, operation, ConvProblem.parse(f"conv{shape} {rest} k{channels} g{channels}")
+            text,
+            operation,
+            ConvProblem.parse(f"conv{shape} {rest} k{channels} g{channels}"),
+            backward,
         )
 
     @property
     def flops(self) -> float:
         """One operation for each element of each window."""
         return self.window.flops / 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result, channels first."""
+        return self.window.x_shape if self.backward else self.window.y_shape
 
     @property
     def is_global(self) -> bool:
@@ -78,9 +90,10 @@ class PoolLayer:
     problem: PoolProblem
 
 
-def pool_layers() -> list[PoolLayer]:
-    """The layers that are compared."""
-    return [PoolLayer(net, name, PoolProblem.parse(text)) for net, name, text in LAYERS]
+def pool_layers(backward: bool = False) -> list[PoolLayer]:
+    """The layers that are compared, or their gradients."""
+    suffix = BACKWARD if backward else ""
+    return [PoolLayer(net, name, PoolProblem.parse(text + suffix)) for net, name, text in LAYERS]
 
 
 def is_pool(text: str) -> bool:
@@ -93,7 +106,18 @@ def make_input(problem: PoolProblem, rng: np.random.Generator) -> Array:
     return aligned(rng.random(problem.window.x_shape, dtype=np.float32) * 2 - 1)
 
 
+def make_gradient(problem: PoolProblem) -> Array:
+    """The gradient of the forward's result, the same for every library, channels first."""
+    rng = np.random.default_rng(len(problem.text))
+    return rng.random(problem.window.y_shape, dtype=np.float32) * 2 - 1
+
+
 def pool_truth(problem: PoolProblem, x: Array) -> Truth:
     """The whole result in float64."""
-    function = getattr(reference, f"{problem.operation}_pool{problem.window.rank}d")
+    name = f"{problem.operation}_pool{problem.window.rank}d"
+    if problem.backward:
+        dy = make_gradient(problem).astype(np.float64)
+        backward = getattr(reference, f"{name}_backward")
+        return Truth((), backward(dy, x.astype(np.float64), *problem.arguments))
+    function = getattr(reference, name)
     return Truth((), function(x.astype(np.float64), *problem.arguments))

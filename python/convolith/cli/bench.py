@@ -48,6 +48,7 @@ examples:
   convolith bench training --net resnet50
 """
 CUSTOM = "custom"
+DIRECTIONS = ("forward", "backward_input", "backward_weight", "backward")
 ROOMY = 125  # columns that a table with problems in text form takes
 
 WRONG = 1
@@ -76,7 +77,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument(
         "--algorithm", action="append", metavar="NAME", help="an algorithm, or auto (repeatable)"
     )
-    what.add_argument("--direction", choices=("forward", "backward_input", "backward_weight"))
+    what.add_argument("--direction", choices=DIRECTIONS, help="backward: of --pool")
     what.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
     what.add_argument("--data-format", choices=("channels_first", "channels_last"))
     what.add_argument("--dtype", choices=("float32", "float64"))
@@ -139,8 +140,13 @@ def run_layers(arguments: argparse.Namespace) -> int:
         check_writable(path)
     if arguments.peers is not None or arguments.pool:
         peers.check(arguments)
-        cases = pool_layers() if arguments.pool else select_layers(arguments)
+        if arguments.pool:
+            cases: Sequence[Any] = pool_layers(arguments.direction == "backward")
+        else:
+            cases = select_layers(arguments)
         return peers.run(arguments, cases, thread_count(arguments.threads), console, progress)
+    if arguments.direction == "backward":
+        raise CliError("--direction backward goes with --pool alone")
     layers = select_layers(arguments)
     check_algorithms(arguments.algorithm or (), layers)
     settings = Settings(

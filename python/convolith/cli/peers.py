@@ -21,7 +21,7 @@ POOLING_PEER = "torch"
 # Defaults of options that compare this library's algorithms with one another, and of those that
 # choose convolutions and what to compare them with: pooling has its own.
 OTHERS = {"algorithm": None, "data_format": None, "dtype": None, "reference": True, "prepack": True}
-CHOICES = {"net": None, "problem": None, "direction": None, "batch": None, "peers": None}
+CHOICES = {"net": None, "problem": None, "batch": None, "peers": None}
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -31,8 +31,9 @@ def check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) != default:
             option = name.replace("_", "-")
             raise CliError(f"--{'no-' if default else ''}{option} does not go with {mode}")
-    if arguments.direction == "backward_weight":
-        raise CliError(f"--direction backward_weight does not go with {mode}")
+    refused = ("backward_weight", "backward_input" if arguments.pool else "backward")
+    if arguments.direction in refused:
+        raise CliError(f"--direction {arguments.direction} does not go with {mode}")
     for name in arguments.peers or ():
         if name not in PEERS:
             raise CliError(f"--peers {name!r} is unknown; known: {', '.join(PEERS)}")

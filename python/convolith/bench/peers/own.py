@@ -10,7 +10,7 @@ import convolith
 from convolith import _core
 from convolith.bench.arrays import Array, aligned, aligned_empty
 from convolith.bench.peers.adapter import Adapter, Run, is_transposed
-from convolith.bench.pools import PoolProblem
+from convolith.bench.pools import PoolProblem, make_gradient
 from convolith.bench.truth import Operands, result_shape
 
 
@@ -44,7 +44,8 @@ class Own(Adapter):
         """A call of a sliding or, where one window holds all, of a global function."""
         last = aligned(np.moveaxis(x, 1, -1))
         arrays = {"channels_first": x, "channels_last": last}
-        return {f"{layout} call": pool_run(problem, x, layout) for layout, x in arrays.items()}
+        run = pool_gradient_run if problem.backward else pool_run
+        return {f"{layout} call": run(problem, x, layout) for layout, x in arrays.items()}
 
 
 def pool_run(problem: PoolProblem, x: Array, layout: str) -> Run:
@@ -55,6 +56,24 @@ def pool_run(problem: PoolProblem, x: Array, layout: str) -> Run:
         return lambda: channels_first(layout, function(x, data_format=layout))
     function = getattr(convolith, f"{problem.operation}_pool{problem.window.rank}d")
     return lambda: channels_first(layout, function(x, *problem.arguments, data_format=layout))
+
+
+def pool_gradient_run(problem: PoolProblem, x: Array, layout: str) -> Run:
+    """A call of a gradient, max pooling with the indices of its forward."""
+    dy = make_gradient(problem)
+    if layout == "channels_last":
+        dy = np.ascontiguousarray(np.moveaxis(dy, 1, -1))
+    name = f"{problem.operation}_pool{problem.window.rank}d"
+    options: dict[str, Any] = {"data_format": layout}
+    if problem.operation == "max":
+        forward = getattr(convolith, name)
+        _, indices = forward(x, *problem.arguments, return_indices=True, **options)
+        options["indices"] = indices
+    elif problem.is_global:
+        whole = convolith.global_avg_pool_backward
+        return lambda: channels_first(layout, whole(dy, x, **options))
+    backward = getattr(convolith, f"{name}_backward")
+    return lambda: channels_first(layout, backward(dy, x, *problem.arguments, **options))
 
 
 def channels_first(layout: str, result: Array) -> Array:

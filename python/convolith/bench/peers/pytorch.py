@@ -11,7 +11,7 @@ from torch.nn import functional
 from convolith._core import ConvProblem
 from convolith.bench.arrays import Array
 from convolith.bench.peers.adapter import Adapter, Run, Unsupported, is_transposed, output_padding
-from convolith.bench.pools import PoolProblem
+from convolith.bench.pools import PoolProblem, make_gradient
 from convolith.bench.truth import Operands
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -51,10 +51,11 @@ class PyTorch(Adapter):
     def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
         """Functional calls in both memory formats."""
         first = torch.from_numpy(x)
-        runs = {"channels_first": pool_run(problem, first)}
+        run = pool_gradient_run if problem.backward else pool_run
+        runs = {"channels_first": run(problem, first)}
         if form := CHANNELS_LAST.get(problem.window.rank):
             last = first.to(memory_format=form)
-            runs["channels_last"] = pool_run(problem, last)
+            runs["channels_last"] = run(problem, last)
         return runs
 
 
@@ -67,6 +68,27 @@ def pool_run(problem: PoolProblem, x: torch.Tensor) -> Run:
         return lambda: function(x, 1)
     function = getattr(functional, kind)
     return lambda: function(x, *problem.arguments)
+
+
+def pool_gradient_run(problem: PoolProblem, x: torch.Tensor) -> Run:
+    """A call of the operation that autograd would make, after a forward like that of `pool_run`."""
+    rank = problem.window.rank
+    if rank == 1:
+        raise Unsupported("gradient of 1-D pooling as one operation")
+    form = CHANNELS_LAST[rank] if x.stride(1) == 1 else torch.contiguous_format
+    dy = torch.from_numpy(make_gradient(problem)).to(memory_format=form)
+    kernel, stride, padding = (list(values) for values in problem.arguments)
+    operations = torch.ops.aten
+    if problem.operation == "max":
+        forward = getattr(operations, f"max_pool{rank}d_with_indices")
+        backward = getattr(operations, f"max_pool{rank}d_with_indices_backward")
+        _, indices = forward(x, kernel, stride, padding)
+        return lambda: backward(dy, x, kernel, stride, padding, [1] * rank, False, indices)
+    if problem.is_global:
+        whole = getattr(operations, f"_adaptive_avg_pool{rank}d_backward")
+        return lambda: whole(dy, x)
+    backward = getattr(operations, f"avg_pool{rank}d_backward")
+    return lambda: backward(dy, x, kernel, stride, padding, False, True, None)
 
 
 def functional_run(problem: ConvProblem, x: torch.Tensor, w: torch.Tensor) -> Run:

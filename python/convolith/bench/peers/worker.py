@@ -56,7 +56,7 @@ class Server:
         if is_pool(text):
             pool = PoolProblem.parse(text)
             self.arrays = x = make_input(pool, rng)
-            truth, shape = pool_truth(pool, x), pool.window.y_shape
+            truth, shape = pool_truth(pool, x), pool.shape
             runs = self.adapter.prepare_pool(pool, x)
         else:
             problem = _core.ConvProblem.parse(text)
