@@ -95,13 +95,18 @@ def _adaptive(
 
 
 def _global(op: str, x: Array, dy: Array | None, data_format: str) -> _core.PoolProblem:
-    _core.common_dtype({"dy": dy}, x=x)
+    dtype = _core.common_dtype({"dy": dy}, x=x)
+    key = (op, x.shape, dtype, repr(data_format))
+    if (known := _problems.get(key)) is not None:
+        return known
     nd = _arguments.format_rank(data_format)
     if nd is None:
         if not 2 <= x.ndim <= 5:
             raise ValueError(f"x has {x.ndim} axes; it must have 2 to 5")
         nd = max(1, x.ndim - 2)
-    return _adaptive(op, nd, x, dy, 1, data_format)
+    problem = _adaptive(op, nd, x, dy, 1, data_format)
+    _remember(key, problem)
+    return problem
 
 
 def _forward(problem: _core.PoolProblem, x: Array, return_indices: bool = False) -> Any:

@@ -378,7 +378,7 @@ struct LoadChannels {
 
 template <class T, template <class, int> class Reduction, Indexed kIndexed>
 struct PoolChannels {
-  const PoolPass<T>& pass;
+  const PoolPass<T> pass;  // a copy, which stores cannot change
 
   /// Channels [c, c + kVectors * lanes) of output pixel o of a row; `last` lanes of the last one.
   template <int kVectors>
@@ -498,7 +498,7 @@ CONVOLITH_INLINE Mask<T> first_in_bounds(std::int64_t column, std::int64_t apart
 
 template <class T, template <class, int> class Reduction, Indexed kIndexed>
 struct PoolColumns {
-  const PoolPass<T>& pass;
+  const PoolPass<T> pass;
 
   /// Outputs j to j + count of a run, at most a vector of them.
   template <LaneStep kStep>
