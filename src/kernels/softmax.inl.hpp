@@ -123,17 +123,17 @@ CONVOLITH_INLINE Vec<T> sum_of_terms(const Walk& walk, const Term& term) {
   return Walk::add_up(sum.result());
 }
 
-/// Calls body(walk, first distribution, distributions).
+/// Calls body(walk, offset of the first element, first distribution, distributions).
 template <class T, class Body>
 CONVOLITH_INLINE void for_distributions(std::int64_t stacked, std::int64_t count,
                                         std::int64_t stride, const Body& body) {
   if (stride == 1) {
-    body(AlongRow<T>{count}, std::int64_t{0}, 1);
+    for (std::int64_t i = 0; i < stacked; ++i) body(AlongRow<T>{count}, i * count, i, 1);
     return;
   }
   for (std::int64_t i = 0; i < stacked; i += kLanes<T>) {
     const int lanes = stacked - i < kLanes<T> ? static_cast<int>(stacked - i) : kLanes<T>;
-    body(AcrossRows<T>{count, stride, lanes}, i, lanes);
+    body(AcrossRows<T>{count, stride, lanes}, i, i, lanes);
   }
 }
 
@@ -162,10 +162,42 @@ CONVOLITH_INLINE Vec<T> sum_of_powers(const Walk& walk, const T* x, Vec<T> great
       });
 }
 
+/// Distributions of at most kVectors vectors, in registers.
+template <class T, int kVectors>
+void softmax_of_short_rows(const SoftmaxPass<T>& pass) {
+  const int last = static_cast<int>(pass.count) - (kVectors - 1) * kLanes<T>;
+  const Vec<T> least = broadcast(-static_cast<T>(__builtin_inf()));
+  for (std::int64_t i = 0; i < pass.stacked; ++i) {
+    const T* x = pass.x + i * pass.count;
+    T* y = pass.y + i * pass.count;
+    Vec<T> value[kVectors], power[kVectors];
+    for (int v = 0; v < kVectors - 1; ++v) value[v] = load(x + v * kLanes<T>);
+    value[kVectors - 1] = load_between(x + (kVectors - 1) * kLanes<T>, 0, last, least);
+    Vec<T> greatest = value[0];
+    for (int v = 1; v < kVectors; ++v) greatest = max_keeping_nan<T>(greatest, value[v]);
+    greatest = AlongRow<T>::greatest(greatest);
+    Vec<T> sum = zero<T>();
+    for (int v = 0; v < kVectors; ++v) {
+      value[v] = value[v] - greatest;
+      power[v] = exponential<T>(value[v]);
+      sum = sum + power[v];
+    }
+    sum = AlongRow<T>::add_up(sum);
+    const Vec<T> scale = pass.logarithm ? logarithm<T>(sum) : broadcast<T>(T(1)) / sum;
+    for (int v = 0; v < kVectors; ++v) {
+      store_upto<T>(y + v * kLanes<T>, pass.logarithm ? value[v] - scale : power[v] * scale,
+                    v < kVectors - 1 ? kLanes<T> : last);
+    }
+  }
+}
+
 template <class T>
 void softmax(const SoftmaxPass<T>& pass) {
+  if (pass.stride == 1 && pass.count <= kLanes<T>) return softmax_of_short_rows<T, 1>(pass);
+  if (pass.stride == 1 && pass.count <= 2 * kLanes<T>) return softmax_of_short_rows<T, 2>(pass);
   for_distributions<T>(
-      pass.stacked, pass.count, pass.stride, [&](const auto& walk, std::int64_t first, int) {
+      pass.stacked, pass.count, pass.stride,
+      [&](const auto& walk, std::int64_t first, std::int64_t, int) {
         const T* x = pass.x + first;
         T* y = pass.y + first;
         const Vec<T> greatest = greatest_element(walk, x);
@@ -187,7 +219,8 @@ void softmax(const SoftmaxPass<T>& pass) {
 template <class T>
 void softmax_gradient(const SoftmaxPass<T>& pass) {
   for_distributions<T>(
-      pass.stacked, pass.count, pass.stride, [&](const auto& walk, std::int64_t first, int) {
+      pass.stacked, pass.count, pass.stride,
+      [&](const auto& walk, std::int64_t first, std::int64_t, int) {
         const T* y = pass.x + first;
         const T* dy = pass.dy + first;
         T* dx = pass.y + first;
@@ -221,8 +254,8 @@ void cross_entropy(const CrossEntropyPass<T>& pass) {
   const bool along = pass.stride == 1;
   for_distributions<T>(
       pass.stacked, pass.count, pass.stride,
-      [&](const auto& walk, std::int64_t first, int distributions) {
-        const T* x = pass.x + first;
+      [&](const auto& walk, std::int64_t offset, std::int64_t first, int distributions) {
+        const T* x = pass.x + offset;
         Targets<T> targets = {};
         bool any = false;
         for (int i = 0; i < distributions; ++i) {
@@ -241,7 +274,7 @@ void cross_entropy(const CrossEntropyPass<T>& pass) {
           weight = broadcast(targets.weight[0]);
           kept = broadcast(targets.kept[0]);
         }
-        T* dx = pass.loss != nullptr ? nullptr : pass.dx + first;
+        T* dx = pass.loss != nullptr ? nullptr : pass.dx + offset;
         if (!any) {
           if (dx == nullptr) {
             store_upto<T>(pass.loss + first, zero<T>(), distributions);

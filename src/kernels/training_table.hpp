@@ -74,7 +74,7 @@ struct Moments {
 };
 
 /// A stack of softmaxes over `count` elements, `stride` apart: element j of softmax i is at
-/// i + j * stride. stride 1 takes one softmax, at i = 0.
+/// i + j * stride; with stride 1 at i * count + j.
 template <class T>
 struct SoftmaxPass {
   bool logarithm;

@@ -67,6 +67,20 @@ std::int64_t row_stride(const Maps<T>& maps, bool planes) noexcept {
   return planes ? maps.sample_stride : maps.pixel_stride;
 }
 
+/// Calls body(begin, end) for blocks of rows, each thread's last one first: what a pass over them
+/// has just read is still in cache.
+template <class Body>
+void for_rows_backwards(std::int64_t rows, std::int64_t channels, int threads, const Body& body) {
+  constexpr std::int64_t kElements = 32 * 1024;
+  const std::int64_t block = std::max<std::int64_t>(1, kElements / channels);
+  parallel(threads, [&](int thread, int team) {
+    const Range range = Range::share(rows, thread, team);
+    for (std::int64_t end = range.end; end > range.begin; end -= block) {
+      body(std::max(range.begin, end - block), end);
+    }
+  });
+}
+
 // ---- forward -------------------------------------------------------------------------------
 
 template <class T>
@@ -123,16 +137,16 @@ class Forward {
       });
       merge(0, pieces_.channels);
     }
-    if (planes_) {
+    if (planes_ && channels >= 4 * threads_) {
+      parallel_for(threads_, channels, [&](std::int64_t c, int) { map(c, 0, problem_.batch); });
+    } else if (planes_) {
       parallel_for(threads_, channels * problem_.batch, [&](std::int64_t index, int) {
         const std::int64_t sample = index % problem_.batch;
         map(index / problem_.batch, sample, sample + 1);
       });
     } else {
-      parallel(threads_, [&](int thread, int team) {
-        const Range range = Range::share(pieces_.extent, thread, team);
-        map(0, range.begin, range.end);
-      });
+      for_rows_backwards(pieces_.extent, channels, threads_,
+                         [&](std::int64_t begin, std::int64_t end) { map(0, begin, end); });
     }
   }
 
@@ -274,16 +288,16 @@ class Backward {
       measure(piece / pieces_.parts, piece % pieces_.parts, spare + thread * spare_size);
     });
     merge(0, pieces_.channels);
-    if (planes_) {
+    if (planes_ && channels >= 4 * threads_) {
+      parallel_for(threads_, channels, [&](std::int64_t c, int) { map(c, 0, problem_.batch); });
+    } else if (planes_) {
       parallel_for(threads_, channels * problem_.batch, [&](std::int64_t index, int) {
         const std::int64_t sample = index % problem_.batch;
         map(index / problem_.batch, sample, sample + 1);
       });
     } else {
-      parallel(threads_, [&](int thread, int team) {
-        const Range range = Range::share(pieces_.extent, thread, team);
-        map(0, range.begin, range.end);
-      });
+      for_rows_backwards(pieces_.extent, channels, threads_,
+                         [&](std::int64_t begin, std::int64_t end) { map(0, begin, end); });
     }
   }
 

@@ -33,8 +33,10 @@ class Blocks {
   template <class Body>
   void run(const Body& body) const noexcept {
     if (shape_.inner == 1) {
-      parallel_for(threads_, shape_.outer, [&](std::int64_t i, int) {
-        body(Block{i * shape_.count, i, 1, 1, nullptr});
+      parallel(threads_, [&](int thread, int team) {
+        const Range range = Range::share(shape_.outer, thread, team);
+        if (range.begin == range.end) return;
+        body(Block{range.begin * shape_.count, range.begin, range.end - range.begin, 1, nullptr});
       });
       return;
     }
