@@ -11,6 +11,7 @@
 #include "convolith/algorithm.hpp"
 #include "epilogue.hpp"
 #include "kernels/depthwise_table.hpp"
+#include "narrow_gradient.hpp"
 #include "packed_rows.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
@@ -642,7 +643,9 @@ class DepthwiseAlgorithm final : public Algorithm {
 
   Support supports(const ConvProblem& problem) const override {
     if (problem.direction == Direction::backward_weight) {
-      return Support::no("does not compute backward_weight");
+      std::string reason = narrow_gradient_refusal(problem);
+      if (reason.empty() && problem.in_channels_per_group() > 1) reason = "groups are of more than 1 channel";
+      return reason.empty() ? Support{} : Support::no(std::move(reason));
     }
     if (std::string reason = too_long_to_list(problem); !reason.empty()) {
       return Support::no(std::move(reason));
@@ -668,6 +671,9 @@ class DepthwiseAlgorithm final : public Algorithm {
   }
 
   double cost(const ConvProblem& problem, const Machine& machine) const override {
+    if (problem.direction == Direction::backward_weight) {
+      return narrow_gradient_cost(problem, machine);
+    }
     const bool wide = problem.dtype == DType::float64;
     const int lanes = lanes_of(problem.dtype, machine);
     const std::int64_t pixels =
@@ -696,6 +702,9 @@ class DepthwiseAlgorithm final : public Algorithm {
 
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,
                                            int threads) const override {
+    if (problem.direction == Direction::backward_weight) {
+      return make_narrow_gradient(problem, machine, threads);
+    }
     if (problem.dtype == DType::float32) return prepare_typed<float>(problem, machine, threads);
     return prepare_typed<double>(problem, machine, threads);
   }

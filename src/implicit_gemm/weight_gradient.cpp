@@ -6,6 +6,7 @@
 #include "arithmetic.hpp"
 #include "implicit_gemm/strip_gemm.hpp"
 #include "kernels/weight_gemm_table.hpp"
+#include "pixel_blocks.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "taps.hpp"
@@ -52,14 +53,6 @@ struct Shape {
     lanes = source_lanes ? in : out;
     cycles = std::min(by_out, source_lanes ? by_in : by_out);
   }
-};
-
-/// Pixels of the output whose products are summed in registers: rows [row, row + rows) and columns
-/// [column, column + columns) of `planes` planes, a plane being a depth of a sample.
-struct Block {
-  std::int64_t plane, planes, row, rows, column, columns;
-
-  std::int64_t pixels() const noexcept { return planes * rows * columns; }
 };
 
 template <class T>
@@ -200,21 +193,12 @@ class WeightGradient final : public Execution {
     const std::int64_t wanted = std::clamp<std::int64_t>(
         static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) / columns_width_, 64,
         kMaxChain / 2);
-    const std::int64_t height = windows_[1].output, width = windows_[2].output;
-    column_blocks_ = divide_up(width, wanted + wanted / 3);
-    const std::int64_t columns = divide_up(width, column_blocks_);
-    const std::int64_t rows = std::clamp<std::int64_t>(wanted / columns, 1, height);
-    row_blocks_ = divide_up(height, rows);
-    const std::int64_t most_rows = divide_up(height, row_blocks_);
-    std::int64_t together = 1;
-    if (row_blocks_ == 1 && column_blocks_ == 1) together = std::max<std::int64_t>(1, wanted / (height * width));
-    plane_blocks_ = divide_up(planes_, together);
-    blocks_ = plane_blocks_ * row_blocks_ * column_blocks_;
-    const std::int64_t most_planes = plane_blocks_ == 0 ? 1 : divide_up(planes_, plane_blocks_);
-    most_ = {0, most_planes, 0, most_rows, 0, columns};
-    most_runs_ = most_planes * most_rows;
+    block_list_ = PixelBlocks(planes_, windows_[1].output, windows_[2].output, wanted);
+    blocks_ = block_list_.size();
+    const PixelBlock most = block_list_.most();
+    most_runs_ = most.planes * most.rows;
 
-    const std::int64_t source = source_pixels(most_), pixels = most_.pixels();
+    const std::int64_t source = source_pixels(most), pixels = most.pixels();
     row_panel_ = odd_lines((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
     columns_elements_ = (shape_.source_lanes ? source : pixels) * columns_width_;
   }
@@ -242,18 +226,6 @@ class WeightGradient final : public Execution {
     return (divide_up(elements, kLine) | 1) * kLine;
   }
 
-  Block block(std::int64_t index) const noexcept {
-    const auto share = [](std::int64_t count, std::int64_t i, std::int64_t of) {
-      return Range::share(count, static_cast<int>(i), static_cast<int>(of));
-    };
-    const Range columns = share(windows_[2].output, index % column_blocks_, column_blocks_);
-    index /= column_blocks_;
-    const Range rows = share(windows_[1].output, index % row_blocks_, row_blocks_);
-    const Range planes = share(planes_, index / row_blocks_, plane_blocks_);
-    return {planes.begin,  planes.end - planes.begin,   rows.begin, rows.end - rows.begin,
-            columns.begin, columns.end - columns.begin};
-  }
-
   // ---- packing -----------------------------------------------------------------------------
 
   /// Panels of some channels, pixel by pixel, in which those of `count` panels are shared evenly.
@@ -272,7 +244,7 @@ class WeightGradient final : public Execution {
     return {first, channels, 1, channels <= kernels_.lanes ? kernels_.lanes : columns_width_, 0, data};
   }
 
-  void pack(const Call& call, std::int64_t group, const Block& block, const Panels& panels,
+  void pack(const Call& call, std::int64_t group, const PixelBlock& block, const Panels& panels,
             bool rows) const noexcept {
     if (rows == shape_.source_lanes) {
       pack_output(call.y, group, block, panels);
@@ -282,7 +254,7 @@ class WeightGradient final : public Execution {
   }
 
   /// Packed pixels of the source that a block reads, padding included.
-  std::int64_t source_pixels(const Block& block) const noexcept {
+  std::int64_t source_pixels(const PixelBlock& block) const noexcept {
     return block.planes * axes_[0].length(1) * axes_[1].length(block.rows) *
            axes_[2].length(block.columns);
   }
@@ -296,7 +268,7 @@ class WeightGradient final : public Execution {
     return (first + place / count) * stride + strip.offsets()[place % count];
   }
 
-  void pack_source(const Maps<const T>& x, std::int64_t group, const Block& block,
+  void pack_source(const Maps<const T>& x, std::int64_t group, const PixelBlock& block,
                    const Panels& panels) const noexcept {
     const Window &depth = windows_[0], &height = windows_[1], &width = windows_[2];
     const std::int64_t channel = group * problem_.in_channels_per_group() + panels.first;
@@ -321,7 +293,7 @@ class WeightGradient final : public Execution {
     }
   }
 
-  void pack_line(const Maps<const T>& x, const T* line, const Block& block, const Panels& panels,
+  void pack_line(const Maps<const T>& x, const T* line, const PixelBlock& block, const Panels& panels,
                  T* strip) const noexcept {
     const Window& width = windows_[2];
     const StripAxis& axis = axes_[2];
@@ -361,7 +333,7 @@ class WeightGradient final : public Execution {
     }
   }
 
-  void pack_output(const Maps<const T>& y, std::int64_t group, const Block& block,
+  void pack_output(const Maps<const T>& y, std::int64_t group, const PixelBlock& block,
                    const Panels& panels) const noexcept {
     const std::int64_t channel = group * problem_.out_channels_per_group() + panels.first;
     const std::int64_t height = windows_[1].output, width = windows_[2].output;
@@ -429,7 +401,7 @@ class WeightGradient final : public Execution {
   }
 
   /// Columns need no packing where they lie as if packed, or where few tiles read them.
-  Operand columns_of(const Call& call, std::int64_t group, const Block& block,
+  Operand columns_of(const Call& call, std::int64_t group, const PixelBlock& block,
                      const Panels& panel) const noexcept {
     const Maps<const T>& maps = shape_.source_lanes ? call.x : call.y;
     constexpr std::int64_t kFewTiles = 2;
@@ -448,7 +420,7 @@ class WeightGradient final : public Execution {
   };
 
   /// Of the source under a tap of the output at (plane, row, tap.begin) of a block.
-  std::int64_t source_at(const Operand& operand, const Block& block, const Tap& tap,
+  std::int64_t source_at(const Operand& operand, const PixelBlock& block, const Tap& tap,
                          std::int64_t plane, std::int64_t row) const noexcept {
     if (operand.sample_stride == 0) {
       const std::int64_t depth = plane * axes_[0].length(1) + axes_[0].place(tap.offsets[0]);
@@ -469,7 +441,7 @@ class WeightGradient final : public Execution {
            pixel * operand.pixel_stride;
   }
 
-  std::int64_t output_at(const Operand& operand, const Block& block, const Tap& tap,
+  std::int64_t output_at(const Operand& operand, const PixelBlock& block, const Tap& tap,
                          std::int64_t plane, std::int64_t row) const noexcept {
     if (operand.sample_stride == 0) {
       return ((plane * block.rows + row) * block.columns + tap.begin) * operand.pixel_stride;
@@ -488,7 +460,7 @@ class WeightGradient final : public Execution {
   }
 
   /// Lists the pixels of a block that a tap, or a kernel row, multiplies.
-  std::int64_t list_runs(const Operand& rows, const Operand& columns, const Block& block,
+  std::int64_t list_runs(const Operand& rows, const Operand& columns, const PixelBlock& block,
                          std::int64_t list, PixelRun* runs) const noexcept {
     Tap tap{};
     const std::int64_t w = spans_ ? 0 : list % windows_[2].kernel;
@@ -541,7 +513,7 @@ class WeightGradient final : public Execution {
   Stream output_stream(const Call& call, std::int64_t group, std::int64_t number) const noexcept {
     constexpr std::int64_t kMost = (256 << 10) / sizeof(T);
     if (!channels_last_ || number < 0) return {nullptr, nullptr};
-    const Block next = block(number);
+    const PixelBlock next = block_list_[number];
     const Operand operand = in_place(call.y, group * problem_.out_channels_per_group());
     const T* at = operand.data + output_at(operand, next, Tap{}, 0, 0);
     return {at, at + std::min(kMost, next.rows * next.columns * operand.pixel_stride)};
@@ -549,7 +521,7 @@ class WeightGradient final : public Execution {
 
   /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
   void multiply(const Operand& rows, const Operand& columns, std::int64_t width,
-                const Block& block, const Scratch& scratch, const Range& panels, T* sums, bool accumulate,
+                const PixelBlock& block, const Scratch& scratch, const Range& panels, T* sums, bool accumulate,
                 Stream& stream) const noexcept {
     const bool swapped = shape_.source_lanes;
     PixelRun* runs = scratch.runs;
@@ -603,7 +575,7 @@ class WeightGradient final : public Execution {
   void run_shared(const Call& call, const OfThread& of_thread) const noexcept {
     const std::int64_t block_rows = row_panels_ * row_panel_;
     parallel_for(threads_, rows_in_place_ ? 0 : problem_.groups * blocks_, [&](std::int64_t index, int) {
-      pack(call, index / blocks_, block(index % blocks_), row_panels(call.shared + index * block_rows),
+      pack(call, index / blocks_, block_list_[index % blocks_], row_panels(call.shared + index * block_rows),
            true);
     });
     // Panels of rows are split where there are too few of columns. No sum depends on it.
@@ -622,7 +594,7 @@ class WeightGradient final : public Execution {
       const Range some = Range::share(row_panels_, static_cast<int>(unit % splits),
                                       static_cast<int>(splits));
       for (std::int64_t b = 0; b < blocks_; ++b) {
-        const Block where = block(b);
+        const PixelBlock where = block_list_[b];
         const Operand rows = rows_in_place_ ? rows_in_place(call, group)
                                             : Operand{call.shared + (group * blocks_ + b) * block_rows,
                                                       row_width_, 0};
@@ -653,7 +625,7 @@ class WeightGradient final : public Execution {
             Range::share(blocks_, static_cast<int>(part), static_cast<int>(parts_));
         T* sums = call.shared + part * part_sums + group * column_panels_ * panel_sums_;
         for (std::int64_t b = blocks.begin; b < blocks.end; ++b) {
-          const Block where = block(b);
+          const PixelBlock where = block_list_[b];
           Operand rows{scratch.rows, row_width_, 0};
           if (rows_in_place_) {
             rows = rows_in_place(call, group);
@@ -742,8 +714,8 @@ class WeightGradient final : public Execution {
   std::int64_t lists_, span_, chunks_;
   std::int64_t total_channels_, total_elements_;
 
-  Block most_;
-  std::int64_t plane_blocks_, row_blocks_, column_blocks_, blocks_, most_runs_;
+  PixelBlocks block_list_;
+  std::int64_t blocks_, most_runs_;
   std::int64_t parts_;  ///< 0: rows are packed once for all threads
 };
 

@@ -14,6 +14,8 @@ extern const FftKernels<float> fft_float32;
 extern const FftKernels<double> fft_float64;
 extern const GroupedKernels<float> grouped_float32;
 extern const GroupedKernels<double> grouped_float64;
+extern const NarrowGradientKernels<float> narrow_gradient_float32;
+extern const NarrowGradientKernels<double> narrow_gradient_float64;
 extern const PoolingKernels<float> pooling_float32;
 extern const PoolingKernels<double> pooling_float64;
 extern const TrainingKernels<float> training_float32;

@@ -16,6 +16,8 @@ struct DepthwiseKernels;
 template <class T>
 struct GroupedKernels;
 template <class T>
+struct NarrowGradientKernels;
+template <class T>
 struct PoolingKernels;
 template <class T>
 struct TrainingKernels;
@@ -175,6 +177,7 @@ struct Kernels {
   const DepthwiseKernels<T>* depthwise;
   const FftKernels<T>* fft;
   const GroupedKernels<T>* grouped;
+  const NarrowGradientKernels<T>* narrow_gradient;
   const PoolingKernels<T>* pooling;
   const TrainingKernels<T>* training;
   const WeightGemmKernels<T>* weight_gemm;
