@@ -28,49 +28,63 @@ class NarrowGradientExecution final : public Execution {
     while (1 << log < group_) ++log;
     kernel_ = narrow_.channels[log];
 
-    constexpr std::int64_t kChunkChannels = 128;
-    const std::int64_t lanes = kernels_.lanes;
-    const std::int64_t vectors = divide_up(channels_, lanes);
-    chunks_ = divide_up(vectors * lanes, kChunkChannels);
-    chunk_ = divide_up(vectors, chunks_) * lanes;
+    // Strips are [vector of channels][pixel][lane], or whole groups where those are longer.
+    lanes_ = std::max<std::int64_t>(kernels_.lanes, group_);
+    // Strips are transposed, and best stay in L1; the array is best read as it lies.
+    const std::int64_t chunk_bytes = channels_last_ ? 2048 : 256;
+    const std::int64_t vectors = divide_up(channels_, lanes_);
+    const std::int64_t together =
+        std::max<std::int64_t>(1, chunk_bytes / (lanes_ * static_cast<std::int64_t>(sizeof(T))));
+    chunks_ = divide_up(vectors, together);
+    chunk_ = divide_up(vectors, chunks_) * lanes_;
     chunks_ = divide_up(channels_, chunk_);
     sums_ = taps_ * group_ * chunk_;
+
+    // channels_last is read in place. Strips have the padding of small kernels with them.
+    const auto& windows = problem.windows;
+    constexpr std::int64_t kSmallKernel = 8;
+    packs_source_ = !channels_last_;
+    padded_ = packs_source_ && windows[1].effective_kernel() <= kSmallKernel &&
+              windows[2].effective_kernel() <= kSmallKernel;
 
     // What a block reads and writes takes a quarter of L2.
     const auto ratio = static_cast<double>(problem.input_pixels()) /
                        static_cast<double>(problem.output_pixels());
     const double pixel_bytes = static_cast<double>(chunk_) * sizeof(T) * (1 + ratio);
-    const std::int64_t wanted = std::clamp<std::int64_t>(
-        static_cast<std::int64_t>(static_cast<double>(machine.l2_bytes) / 4 / pixel_bytes), 32,
-        kMaxChain * 3 / 4);
-    const auto& windows = problem.windows;
+    const std::int64_t wanted = std::max<std::int64_t>(
+        32, static_cast<std::int64_t>(static_cast<double>(machine.l2_bytes) / 4 / pixel_bytes));
     const std::int64_t planes = problem.batch * windows[0].output;
-    blocks_ = PixelBlocks(planes, windows[1].output, windows[2].output, wanted);
+    blocks_ = PixelBlocks(planes, windows[1].output, windows[2].output, wanted,
+                          std::min<std::int64_t>(wanted, kMaxChain * 3 / 4));
 
-    constexpr std::int64_t kPixelsOfPart = 784, kMostParts = 16;
+    constexpr std::int64_t kPixelsOfPart = 196, kMostParts = 16;
     constexpr std::int64_t kSumBytes = 16 << 20;
     const std::int64_t all = planes * windows[1].output * windows[2].output;
     const std::int64_t bytes = sums_ * chunks_ * static_cast<std::int64_t>(sizeof(T));
     parts_ = std::clamp<std::int64_t>(all / kPixelsOfPart, 1, kMostParts);
+    if (parts_ > 1) parts_ &= ~1;
     parts_ = std::min({parts_, blocks_.size(), std::max<std::int64_t>(1, kSumBytes / bytes)});
-    parts_ = std::max({parts_, divide_up(blocks_.size(), kMaxChain), std::int64_t{1}});
+    parts_ = std::max({parts_, divide_up(blocks_.size(), kMaxChain / 8), std::int64_t{1}});
 
     // Taps that are summed together, in registers.
-    const std::int64_t most = std::max<std::int64_t>(1, narrow_.most_sums / group_);
     const std::int64_t width = windows[2].kernel, height = windows[1].kernel;
+    const bool rolls = windows[2].stride == windows[2].dilation &&
+                       std::min<std::int64_t>(width, 3) * group_ <= narrow_.most_rolled_sums;
+    const std::int64_t most = std::max<std::int64_t>(
+        1, (rolls ? narrow_.most_rolled_sums : narrow_.most_sums) / group_);
     column_taps_ = divide_up(width, std::min<std::int64_t>(narrow_.most_columns, most));
     const std::int64_t columns = divide_up(width, column_taps_);
     row_taps_ = divide_up(height, std::clamp<std::int64_t>(most / columns, 1, narrow_.most_rows));
 
     const PixelBlock block = blocks_.most();
     most_runs_ = block.pixels();
-    if (!channels_last_) {
+    if (packs_source_) {
       const Range rows = source_range(1, block.row, block.rows, true);
       const Range columns_read = source_range(2, block.column, block.columns, true);
       source_strip_ = block.planes * (rows.end - rows.begin) *
                       (columns_read.end - columns_read.begin) * chunk_;
-      output_strip_ = block.pixels() * chunk_;
     }
+    if (!channels_last_) output_strip_ = block.pixels() * chunk_;
   }
 
   std::size_t workspace_bytes() const noexcept override {
@@ -112,7 +126,7 @@ class NarrowGradientExecution final : public Execution {
   /// A map itself, or a copy of the planes, rows and columns that a block reads.
   struct View {
     const T* data;
-    std::int64_t sample_stride, plane_stride, row_stride, pixel_stride;
+    std::int64_t vector_stride, sample_stride, plane_stride, row_stride, pixel_stride;
     std::int64_t first_row, first_column;
 
     std::int64_t at(std::int64_t row, std::int64_t column) const noexcept {
@@ -139,13 +153,18 @@ class NarrowGradientExecution final : public Execution {
                          problem_.padding_mode);
   }
 
+  /// The same for a row or column, as the view of x has it: strips with padding have them all.
+  std::int64_t place(int axis, std::int64_t output, std::int64_t tap) const noexcept {
+    return padded_ ? coordinate(axis, output, tap) : source(axis, output, tap);
+  }
+
   /// What `count` outputs read of an axis; `most`: at least as much as any so many do.
   Range source_range(int axis, std::int64_t output, std::int64_t count, bool most) const noexcept {
     const Window& w = problem_.windows[axis];
-    if (problem_.padding_mode != PaddingMode::zeros) return {0, w.input};
     const std::int64_t reach = (count - 1) * w.stride + w.effective_kernel();
-    if (most) return {0, std::min(w.input, reach)};
-    const std::int64_t first = coordinate(axis, output, 0);
+    const std::int64_t first = most ? 0 : coordinate(axis, output, 0);
+    if (padded_) return {first, first + reach};
+    if (problem_.padding_mode != PaddingMode::zeros) return {0, w.input};
     const std::int64_t begin = std::clamp<std::int64_t>(first, 0, w.input);
     return {begin, std::clamp(first + reach, begin, w.input)};
   }
@@ -184,67 +203,97 @@ class NarrowGradientExecution final : public Execution {
     return Range::share(count, static_cast<int>(number), static_cast<int>(of));
   }
 
+  View in_place(const Maps<const T>& maps, std::int64_t first, const Window& height,
+                const Window& width, std::int64_t Window::*extent) const noexcept {
+    const std::int64_t row = width.*extent * maps.pixel_stride;
+    return {maps.sample(0, first), lanes_, maps.sample_stride, height.*extent * row, row,
+            maps.pixel_stride,     0,      0};
+  }
+
   View view_output(const Maps<const T>& y, const PixelBlock& block, std::int64_t first,
                    std::int64_t channels, T* strip) const noexcept {
+    const Window &height = problem_.windows[1], &width = problem_.windows[2];
+    if (channels_last_) return in_place(y, first, height, width, &Window::output);
     const std::int64_t depths = problem_.windows[0].output;
-    const std::int64_t width = problem_.windows[2].output;
-    const std::int64_t plane_pixels = problem_.windows[1].output * width;
-    if (channels_last_) {
-      return {y.sample(0, first), y.sample_stride, plane_pixels * y.pixel_stride, width * y.pixel_stride,
-              y.pixel_stride, 0, 0};
-    }
+    const std::int64_t vector_stride = block.pixels() * lanes_;
     T* to = strip;
     for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
-      const T* from = y.sample(plane / depths, first) + plane % depths * plane_pixels;
-      to = copy_rows(y, from, width, {block.row, block.row + block.rows},
-                     {block.column, block.column + block.columns}, channels, to);
+      const T* from = y.sample(plane / depths, first) +
+                      plane % depths * height.output * width.output * y.pixel_stride;
+      for (std::int64_t row = block.row; row < block.row + block.rows; ++row) {
+        copy_pixels(y, from + (row * width.output + block.column) * y.pixel_stride, block.columns,
+                    channels, to, vector_stride);
+        to += block.columns * lanes_;
+      }
     }
-    return {strip, 0, block.rows * block.columns * chunk_, block.columns * chunk_, chunk_, block.row,
-            block.column};
+    return {strip, vector_stride, 0, block.rows * block.columns * lanes_, block.columns * lanes_,
+            lanes_, block.row, block.column};
   }
 
   View view_source(const Maps<const T>& x, const PixelBlock& block, std::int64_t tap,
                    std::int64_t first, std::int64_t channels, T* strip) const noexcept {
+    const Window &height = problem_.windows[1], &width = problem_.windows[2];
+    if (!packs_source_) return in_place(x, first, height, width, &Window::input);
     const std::int64_t depths = problem_.windows[0].output;
-    const std::int64_t width = problem_.windows[2].input;
-    const std::int64_t plane_pixels = problem_.windows[1].input * width;
-    if (channels_last_) {
-      return {x.sample(0, first), x.sample_stride, plane_pixels * x.pixel_stride, width * x.pixel_stride,
-              x.pixel_stride, 0, 0};
-    }
     const Range rows = source_range(1, block.row, block.rows, false);
     const Range columns = source_range(2, block.column, block.columns, false);
-    const std::int64_t pixels = (rows.end - rows.begin) * (columns.end - columns.begin);
-    T* to = strip;
-    for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
-      const std::int64_t d = source(0, plane % depths, tap);
-      if (d >= 0) {
-        copy_rows(x, x.sample(plane / depths, first) + d * plane_pixels, width, rows, columns,
-                  channels, to);
+    const std::int64_t row_stride = (columns.end - columns.begin) * lanes_;
+    const std::int64_t plane_stride = (rows.end - rows.begin) * row_stride;
+    const std::int64_t vector_stride = block.planes * plane_stride;
+    for (std::int64_t plane = 0; plane < block.planes; ++plane) {
+      const std::int64_t number = block.plane + plane;
+      const std::int64_t d = source(0, number % depths, tap);
+      if (d < 0) continue;
+      const T* from = x.sample(number / depths, first) +
+                      d * height.input * width.input * x.pixel_stride;
+      for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+        const std::int64_t h = padded_source(row, height.input, problem_.padding_mode);
+        copy_row(x, h < 0 ? nullptr : from + h * width.input * x.pixel_stride, columns, channels,
+                 strip + plane * plane_stride + (row - rows.begin) * row_stride, vector_stride);
       }
-      to += pixels * chunk_;
     }
-    return {strip, 0, pixels * chunk_, (columns.end - columns.begin) * chunk_, chunk_, rows.begin,
-            columns.begin};
+    return {strip, vector_stride, 0, plane_stride, row_stride, lanes_, rows.begin, columns.begin};
   }
 
-  /// Transposes pixels of a channels_first plane; returns the end of what it wrote.
-  T* copy_rows(const Maps<const T>& maps, const T* plane, std::int64_t width, const Range& rows,
-               const Range& columns, std::int64_t channels, T* to) const noexcept {
-    const std::int64_t count = columns.end - columns.begin;
-    const bool whole = count == width;
-    const std::int64_t runs = whole ? 1 : rows.end - rows.begin;
-    const std::int64_t pixels = whole ? (rows.end - rows.begin) * width : count;
-    for (std::int64_t n = 0; n < runs; ++n, to += pixels * chunk_) {
-      kernels_.transpose(channels, pixels, plane + (rows.begin + n) * width + columns.begin,
-                         maps.channel_stride, maps.pixel_stride, to, chunk_, 1);
+  /// Columns of a row, which may be padding.
+  void copy_row(const Maps<const T>& x, const T* row, const Range& columns, std::int64_t channels,
+                T* to, std::int64_t vector_stride) const noexcept {
+    const std::int64_t width = problem_.windows[2].input;
+    const std::int64_t begin = std::clamp<std::int64_t>(0, columns.begin, columns.end);
+    const std::int64_t end = std::clamp(width, begin, columns.end);
+    const auto pad = [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t c = first; c < last; ++c) {
+        const std::int64_t column =
+            row == nullptr ? -1 : padded_source(c, width, problem_.padding_mode);
+        T* at = to + (c - columns.begin) * lanes_;
+        if (column >= 0) {
+          copy_pixels(x, row + column * x.pixel_stride, 1, channels, at, vector_stride);
+          continue;
+        }
+        for (std::int64_t n = 0; n < channels; n += lanes_, at += vector_stride) {
+          std::fill(at, at + lanes_, T(0));
+        }
+      }
+    };
+    if (row == nullptr) return pad(columns.begin, columns.end);
+    pad(columns.begin, begin);
+    copy_pixels(x, row + begin * x.pixel_stride, end - begin, channels,
+                to + (begin - columns.begin) * lanes_, vector_stride);
+    pad(end, columns.end);
+  }
+
+  void copy_pixels(const Maps<const T>& maps, const T* from, std::int64_t pixels,
+                   std::int64_t channels, T* to, std::int64_t vector_stride) const noexcept {
+    for (std::int64_t c = 0; c < channels; c += lanes_, to += vector_stride) {
+      kernels_.transpose(std::min(lanes_, channels - c), pixels, from + c * maps.channel_stride,
+                         maps.channel_stride, maps.pixel_stride, to, lanes_, 1);
     }
-    return to;
   }
 
   /// The outputs of [begin, begin + count) whose sources under all of some taps are no padding.
   Range inside(int axis, std::int64_t begin, std::int64_t count, std::int64_t tap,
                std::int64_t taps) const noexcept {
+    if (padded_) return {begin, begin + count};
     const Window& w = problem_.windows[axis];
     const std::int64_t first = coordinate(axis, 0, tap);
     const std::int64_t last = coordinate(axis, 0, tap + taps - 1);
@@ -284,16 +333,16 @@ class NarrowGradientExecution final : public Execution {
       const std::int64_t d = source(0, number % depths, taps.depth);
       if (d < 0) continue;
       std::int64_t x_plane = plane * x.plane_stride, y_plane = plane * y.plane_stride;
+      if (!packs_source_) x_plane = number / depths * x.sample_stride + d * x.plane_stride;
       if (channels_last_) {
-        x_plane = number / depths * x.sample_stride + d * x.plane_stride;
         y_plane = number / depths * y.sample_stride + number % depths * y.plane_stride;
       }
       const auto add_row = [&](std::int64_t row) {
-        const std::int64_t h = source(1, row, taps.row);
-        if (h < 0) return;
+        const std::int64_t h = place(1, row, taps.row);
+        if (!padded_ && h < 0) return;
         const auto add = [&](std::int64_t column, std::int64_t pixels) {
-          const std::int64_t w = source(2, column, taps.column);
-          if (w < 0) return;
+          const std::int64_t w = place(2, column, taps.column);
+          if (!padded_ && w < 0) return;
           runs[count++] = {x_plane + x.at(h, w), y_plane + y.at(row, column), pixels};
         };
         if (in_columns) {
@@ -317,8 +366,6 @@ class NarrowGradientExecution final : public Execution {
                 const NarrowRun* runs, std::int64_t count, T* sums) const noexcept {
     const auto& windows = problem_.windows;
     NarrowGradient<T> gradient{};
-    gradient.runs = runs;
-    gradient.run_count = count;
     gradient.x_pixel_stride = windows[2].stride * x.pixel_stride;
     gradient.y_pixel_stride = y.pixel_stride;
     gradient.row_stride = windows[1].dilation * x.row_stride;
@@ -332,10 +379,21 @@ class NarrowGradientExecution final : public Execution {
         (taps.depth * windows[1].kernel + taps.row) * windows[2].kernel + taps.column;
     for (std::int64_t c = 0; c < channels; c += kernels_.lanes) {
       gradient.lanes = static_cast<int>(std::min<std::int64_t>(kernels_.lanes, channels - c));
-      gradient.x = x.data + c / group_ * group_;
-      gradient.y = y.data + c;
+      gradient.x = x.data + c / lanes_ * x.vector_stride + c % lanes_ / group_ * group_;
+      gradient.y = y.data + c / lanes_ * y.vector_stride + c % lanes_;
       gradient.gradient = sums + tap * group_ * chunk_ + c;
-      kernel_(gradient);
+      // As many runs as a chain of additions may be long.
+      for (std::int64_t n = 0; n < count; n += gradient.run_count) {
+        gradient.runs = runs + n;
+        gradient.run_count = 0;
+        std::int64_t pixels = runs[n].count;
+        do {
+          ++gradient.run_count;
+          if (n + gradient.run_count == count) break;
+          pixels += runs[n + gradient.run_count].count;
+        } while (pixels <= kMaxChain);
+        kernel_(gradient);
+      }
     }
   }
 
@@ -344,8 +402,10 @@ class NarrowGradientExecution final : public Execution {
   const NarrowGradientKernels<T>& narrow_;
   int threads_;
   bool channels_last_;
+  bool packs_source_, padded_;  ///< x is read from strips; they have its padding
   std::int64_t group_, channels_, taps_;
   void (*kernel_)(const NarrowGradient<T>&);
+  std::int64_t lanes_;           ///< of a strip
   std::int64_t chunk_, chunks_;  ///< channels that are summed together
   std::int64_t sums_;            ///< elements, of a chunk
   PixelBlocks blocks_;
@@ -376,7 +436,7 @@ std::string narrow_gradient_refusal(const ConvProblem& problem) {
     return std::string("the gradient of maps of more than ") + std::to_string(kMostPixels) +
            " pixels with padding_mode '" + name(problem.padding_mode) + "'";
   }
-  constexpr double kMostTerms = double{kMaxChain} * kMaxChain * 16;
+  constexpr double kMostTerms = double{kMaxChain} * kMaxChain * 4;
   if (static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels()) > kMostTerms) {
     return "sums of more than " + std::to_string(static_cast<std::int64_t>(kMostTerms)) + " products";
   }

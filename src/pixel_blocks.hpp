@@ -16,13 +16,15 @@ struct PixelBlock {
   std::int64_t pixels() const noexcept { return planes * rows * columns; }
 };
 
-/// All pixels, in blocks of about as many as are wanted: pieces of rows, rows or planes.
+/// All pixels, in blocks of about as many as are wanted: pieces of rows, rows or planes. A piece of
+/// a row has a quarter more than `columns_wanted` at most.
 class PixelBlocks {
  public:
   PixelBlocks() = default;
-  PixelBlocks(std::int64_t planes, std::int64_t height, std::int64_t width, std::int64_t wanted)
+  PixelBlocks(std::int64_t planes, std::int64_t height, std::int64_t width, std::int64_t wanted,
+              std::int64_t columns_wanted)
       : planes_(planes), height_(height), width_(width) {
-    column_blocks_ = divide_up(width, wanted + wanted / 3);
+    column_blocks_ = divide_up(width, columns_wanted + columns_wanted / 4);
     const std::int64_t columns = divide_up(width, column_blocks_);
     row_blocks_ = divide_up(height, std::clamp<std::int64_t>(wanted / columns, 1, height));
     std::int64_t together = 1;

@@ -193,7 +193,7 @@ class WeightGradient final : public Execution {
     const std::int64_t wanted = std::clamp<std::int64_t>(
         static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) / columns_width_, 64,
         kMaxChain / 2);
-    block_list_ = PixelBlocks(planes_, windows_[1].output, windows_[2].output, wanted);
+    block_list_ = PixelBlocks(planes_, windows_[1].output, windows_[2].output, wanted, wanted);
     blocks_ = block_list_.size();
     const PixelBlock most = block_list_.most();
     most_runs_ = most.planes * most.rows;

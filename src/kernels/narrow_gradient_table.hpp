@@ -31,7 +31,8 @@ struct NarrowGradient {
 template <class T>
 struct NarrowGradientKernels {
   int most_rows, most_columns;
-  int most_sums;
+  int most_sums;         ///< of all taps and channels of a call
+  int most_rolled_sums;  ///< best no more where neighbouring outputs share columns of x
 
   /// For groups of 1, 2, 4 and 8 channels, of x and of y.
   void (*channels[4])(const NarrowGradient<T>& gradient);

@@ -9,6 +9,7 @@ constexpr NarrowGradientKernels<T> narrow_gradient_kernels = {
     .most_rows = kNarrowRows,
     .most_columns = kNarrowColumns,
     .most_sums = kNarrowSums,
+    .most_rolled_sums = kNarrowRolledSums,
     .channels = {Narrow<T, 1>::run, Narrow<T, 2>::run, Narrow<T, 4>::run, Narrow<T, 8>::run},
 };
 
