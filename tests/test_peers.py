@@ -179,6 +179,27 @@ def test_pooling_of_each_library(name: str) -> None:
         process.close()
 
 
+@pytest.mark.parametrize("name", [OURS, "torch", "right"])
+@pytest.mark.parametrize("direction", ["backward_input", "backward_weight"])
+def test_gradients_of_each_library(name: str, direction: str) -> None:
+    process = PeerProcess({OURS: OWN, "right": stub("Right"), **PEERS}[name], threads=1)
+    try:
+        if "absent" in process.receive(PATIENCE):
+            pytest.skip("not installed")
+        for text in ("conv1d n2 c4 i9 k6 f3 s2 g2", "conv2d n2 c3 i9x8 k5 f3x2 p1 d2"):
+            process.send({"problem": f"{text} {direction}", "seed": 1})
+            answer = process.receive(PATIENCE)
+            if name == "right":
+                refused = direction == "backward_weight"
+                assert ("unsupported" in answer) == refused, answer
+                continue
+            layouts = {way.split()[0] for way in answer["errors"]}
+            assert "channels_first" in layouts
+            assert all(error < 1e-6 for error in answer["errors"].values()), (text, answer)
+    finally:
+        process.close()
+
+
 # ---- the comparison ------------------------------------------------------------------------
 
 
@@ -442,7 +463,6 @@ def test_command_on_pooling(
         (["--peers", "--algorithm", "direct"], "--algorithm does not go with --peers"),
         (["--peers", "--data-format", "channels_last"], "--data-format does not go"),
         (["--peers", "--no-prepack"], "--no-prepack does not go"),
-        (["--peers", "--direction", "backward_weight"], "backward_weight does not go"),
     ],
 )
 def test_command_errors(

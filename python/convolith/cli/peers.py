@@ -31,7 +31,7 @@ def check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) != default:
             option = name.replace("_", "-")
             raise CliError(f"--{'no-' if default else ''}{option} does not go with {mode}")
-    refused = ("backward_weight", "backward_input" if arguments.pool else "backward")
+    refused = ("backward_weight", "backward_input") if arguments.pool else ("backward",)
     if arguments.direction in refused:
         raise CliError(f"--direction {arguments.direction} does not go with {mode}")
     for name in arguments.peers or ():

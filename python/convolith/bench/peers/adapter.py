@@ -23,6 +23,8 @@ class Adapter(ABC):
     """One library with a number of threads, float32, channels-first problems without epilogue."""
 
     name: ClassVar[str]
+    weight_gradients: ClassVar[bool] = False
+    """Whether the library computes backward_weight."""
 
     def __init__(self, threads: int) -> None:
         """Set the library up; ImportError where it is not installed."""
@@ -44,9 +46,9 @@ class Adapter(ABC):
         raise Unsupported("pooling")
 
 
-def check_plain(problem: ConvProblem) -> None:
+def check_plain(problem: ConvProblem, weight_gradients: bool = False) -> None:
     """Unsupported unless the problem is one that frameworks have as one operation."""
-    if problem.direction == "backward_weight":
+    if problem.direction == "backward_weight" and not weight_gradients:
         raise Unsupported("gradient of the weights")
     if problem.dtype != "float32":
         raise Unsupported(problem.dtype)

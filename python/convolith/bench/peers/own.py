@@ -18,6 +18,7 @@ class Own(Adapter):
     """The algorithm that the library chooses."""
 
     name = "convolith"
+    weight_gradients = True
 
     def __init__(self, threads: int) -> None:
         """Set the threads of functional calls."""
@@ -81,20 +82,25 @@ def channels_first(layout: str, result: Array) -> Array:
     return np.moveaxis(result, -1, 1) if layout == "channels_last" else result
 
 
-def plan_run(problem: _core.ConvProblem, x: Array, weight: Array, threads: int) -> Run:
-    """A call of a plan with packed weights."""
-    plan = _core.Plan(problem, threads=threads).pack(weight)
+def plan_run(problem: _core.ConvProblem, x: Array, second: Array, threads: int) -> Run:
+    """A call of a plan, with packed weights where it takes weights."""
+    plan = _core.Plan(problem, threads=threads)
+    given: Array | None = second
+    if problem.direction != "backward_weight":
+        plan, given = plan.pack(second), None
     out = aligned_empty(result_shape(problem), problem.dtype)
-    view = channels_first(problem.data_format, out)
+    view = out
+    if problem.direction != "backward_weight":
+        view = channels_first(problem.data_format, out)
 
     def run() -> object:
-        plan.execute(x, None, out=out)
+        plan.execute(x, given, out=out)
         return view
 
     return run
 
 
-def call_run(problem: _core.ConvProblem, x: Array, weight: Array) -> Run:
+def call_run(problem: _core.ConvProblem, x: Array, second: Array) -> Run:
     """A call of a public function."""
     layout = problem.data_format
     arguments: dict[str, Any] = {
@@ -104,8 +110,11 @@ def call_run(problem: _core.ConvProblem, x: Array, weight: Array) -> Run:
         "groups": problem.groups,
         "data_format": layout,
     }
+    if problem.direction == "backward_weight":
+        gradient = convolith.conv_backward_weight
+        return lambda: gradient(x, second, problem.weight_shape, **arguments)
     if is_transposed(problem):
         shape, backward = problem.x_shape, convolith.conv_backward_input
-        return lambda: channels_first(layout, backward(x, weight, shape, **arguments))
+        return lambda: channels_first(layout, backward(x, second, shape, **arguments))
     forward = getattr(convolith, f"conv{problem.rank}d")
-    return lambda: channels_first(layout, forward(x, weight, **arguments))
+    return lambda: channels_first(layout, forward(x, second, **arguments))

@@ -18,9 +18,10 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class PyTorch(Adapter):
-    """`conv1d` to `conv_transpose3d` in inference mode."""
+    """`conv1d` to `conv_transpose3d`, and their gradients, in inference mode."""
 
     name = "torch"
+    weight_gradients = True
 
     def __init__(self, threads: int) -> None:
         """Stay in inference mode for good."""
@@ -35,8 +36,11 @@ class PyTorch(Adapter):
 
     def prepare(self, problem: ConvProblem, operands: Operands) -> dict[str, Run]:
         """Functional calls, and packed weights where there is an operation that takes them."""
+        runs = {} if problem.direction == "forward" else gradient_runs(problem, operands)
+        if problem.direction == "backward_weight":
+            return runs
         x, w = torch.from_numpy(operands.first), torch.from_numpy(operands.second)
-        runs = {"channels_first": functional_run(problem, x, w)}
+        runs["channels_first"] = functional_run(problem, x, w)
         packed = pack(problem, x, w)
         if packed is not None:
             runs["channels_first packed"] = packed(x)
@@ -107,6 +111,30 @@ def functional_run(problem: ConvProblem, x: torch.Tensor, w: torch.Tensor) -> Ru
         return lambda: function(x, w, None, stride, padding, dilation, groups)
     widths = [width for pair in reversed(problem.padding) for width in pair]
     return lambda: function(functional.pad(x, widths), w, None, stride, 0, dilation, groups)
+
+
+def gradient_runs(problem: ConvProblem, operands: Operands) -> dict[str, Run]:
+    """Calls of what autograd calls, in both memory formats."""
+    if is_uneven(problem):
+        raise Unsupported("uneven padding")
+    padding = [before for before, _ in problem.padding]
+    none = [0] * problem.rank
+    call = torch.ops.aten.convolution_backward.default
+    for_weight = problem.direction == "backward_weight"
+    dy, second = torch.from_numpy(operands.first), torch.from_numpy(operands.second)
+    x = second if for_weight else torch.empty(problem.x_shape)
+    w = torch.empty(problem.weight_shape) if for_weight else second
+
+    def run_in(form: torch.memory_format) -> Run:
+        arrays = [array.contiguous(memory_format=form) for array in (dy, x, w)]
+        window = (problem.stride, padding, problem.dilation, False, none, problem.groups)
+        wanted = (not for_weight, for_weight, False)
+        return lambda: call(*arrays, None, *window, wanted)[1 if for_weight else 0]
+
+    runs = {"channels_first gradient": run_in(torch.contiguous_format)}
+    if problem.rank in CHANNELS_LAST:
+        runs["channels_last gradient"] = run_in(CHANNELS_LAST[problem.rank])
+    return runs
 
 
 def pack(problem: ConvProblem, x: torch.Tensor, w: torch.Tensor) -> Callable[..., Run] | None:

@@ -60,7 +60,7 @@ class Server:
             runs = self.adapter.prepare_pool(pool, x)
         else:
             problem = _core.ConvProblem.parse(text)
-            check_plain(problem)
+            check_plain(problem, self.adapter.weight_gradients)
             self.arrays = operands = make_operands(problem, rng)
             truth, shape = sampled_truth(problem, operands, rng), result_shape(problem)
             runs = self.adapter.prepare(problem, operands)
