@@ -7,7 +7,7 @@ that is given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,11 +38,11 @@ class _Source:
     skipped = False
 
 
-def manual_seed(seed: int) -> np.random.Generator:
+def manual_seed(seed: int | Sequence[int]) -> np.random.Generator:
     """Restart the generator of the process, which initialisers and dropout draw from.
 
     Args:
-        seed: An integer that is not negative.
+        seed: An integer that is not negative, or several.
 
     Returns:
         The generator.

@@ -256,12 +256,15 @@ def vgg19(
     return _vgg(19, num_classes, dropout, batch_norm, data_format)
 
 
-def all_convolutional(num_classes: int = 10, *, data_format: str = "channels_first") -> Sequential:
+def all_convolutional(
+    num_classes: int = 10, in_channels: int = 3, *, data_format: str = "channels_first"
+) -> Sequential:
     """All-CNN-C: strides in place of pooling (Springenberg et al., arXiv:1412.6806).
 
     Args:
         num_classes: Outputs.
-        data_format: Of the images (batch, 3, 32, 32), or with the channels last.
+        in_channels: Channels of the images, of 32x32 pixels.
+        data_format: Of the images.
     """
 
     def conv(before: int, after: int, kernel: int, **options: Any) -> Conv2d:
@@ -269,7 +272,7 @@ def all_convolutional(num_classes: int = 10, *, data_format: str = "channels_fir
 
     return Sequential(
         Dropout(0.2),
-        conv(3, 96, 3, padding=1),
+        conv(in_channels, 96, 3, padding=1),
         conv(96, 96, 3, padding=1),
         conv(96, 96, 3, padding=1, stride=2),
         Dropout(0.5),
