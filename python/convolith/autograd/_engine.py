@@ -119,10 +119,11 @@ def _walk(
     found: dict[Node | Tensor, Tensor] = {}
 
     def arrive(edge: Node | Tensor, g: Tensor) -> None:
-        if g.data.shape != edge.shape:  # the input was broadcast
-            g = sum_to(g, edge.shape)
-        if g.data.dtype != edge.dtype:
-            g = cast(g, edge.dtype)
+        like = edge if isinstance(edge, Node) else edge.data
+        if g.data.shape != like.shape:  # the input was broadcast
+            g = sum_to(g, like.shape)
+        if g.data.dtype is not like.dtype and g.data.dtype != like.dtype:
+            g = cast(g, like.dtype)
         before = pending.get(edge)
         if before is None:
             pending[edge] = g

@@ -166,8 +166,8 @@ class Operation:
             node.dtype = y.data.dtype
             node.edges = tuple(
                 [
-                    (arguments[i].node or arguments[i]) if mask >> i & 1 else None
-                    for i in range(count)
+                    (value.node or value) if mask >> i & 1 else None
+                    for i, value in enumerate(arguments[:count])
                 ]
             )
             node.options = arguments[count:]
