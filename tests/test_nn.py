@@ -188,6 +188,45 @@ def test_dropout_draws_from_the_generator_of_the_process() -> None:
     assert not np.array_equal(own(x).data, own(x).data)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_norms_are_folded_into_convolutions(bias: bool, affine: bool) -> None:
+    rng = np.random.default_rng(0)
+    conv = nn.Conv2d(2, 3, 3, bias=bias)
+    norm = nn.BatchNorm2d(3, affine=affine, activation="relu")
+    net = nn.Sequential(nn.Identity(), conv, norm, nn.Identity()).to(np.float64)
+    x = rng.standard_normal((2, 2, 5, 5))
+    residual = rng.standard_normal((2, 3, 3, 3))
+
+    def check() -> None:
+        recorded = net(x).data
+        with_residual = norm(conv(x), residual).data
+        with no_grad():
+            np.testing.assert_allclose(net(x).data, recorded, rtol=1e-12, atol=1e-12)
+            y = norm.after(conv, x, residual).data
+            np.testing.assert_allclose(y, with_residual, rtol=1e-12, atol=1e-12)
+
+    for _ in range(3):
+        net(x)  # statistics
+    net.eval()
+    check()
+    kept = norm.folded
+    check()
+    assert norm.folded is kept is not None, "folded anew without need"
+    with no_grad():
+        conv.weight += 0.5
+    check()
+    assert norm.folded is not kept
+    if norm.bias is not None:
+        norm.bias.data = np.arange(3.0)
+        check()
+    net.train()
+    with no_grad():
+        net(x)
+    net.eval()
+    check()
+
+
 def test_errors_of_layers() -> None:
     with pytest.raises(ValueError, match="in_channels is 3 and groups 2"):
         nn.Conv2d(3, 4, 3, groups=2)

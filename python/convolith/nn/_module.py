@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convolith._arguments import Array
-from convolith.autograd import Tensor
+from convolith.autograd import Tensor, is_recording
 from convolith.nn import safetensors
 
 
@@ -50,9 +50,11 @@ class Module:
 
     Attributes:
         training: Whether the module behaves as in training; see `train`.
+        folds: Whether there is a method `after(layer, x)` that can do the work of two.
     """
 
     training = True
+    folds = False
 
     def forward(self, *inputs: Any) -> Any:
         """The function.
@@ -311,10 +313,20 @@ class Sequential(Module):
         Args:
             x: What the first module takes.
         """
-        for value in vars(self).values():
-            if isinstance(value, Module):
-                x = value.forward(x)
-        return x
+        layers = [value for value in vars(self).values() if isinstance(value, Module)]
+        if is_recording():
+            for layer in layers:
+                x = layer.forward(x)
+            return x
+        waiting: Module | None = None  # a layer that the one behind it may take in
+        for layer in layers:
+            if waiting is not None and layer.folds:
+                x = layer.after(waiting, x)  # type: ignore[attr-defined]
+                waiting = None
+                continue
+            x = x if waiting is None else waiting.forward(x)
+            waiting = layer
+        return x if waiting is None else waiting.forward(x)
 
 
 class ModuleList(Module):

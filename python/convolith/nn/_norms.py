@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from convolith import _arguments
-from convolith._arguments import Activation
-from convolith.autograd import Tensor
+from convolith._arguments import Activation, Array
+from convolith.autograd import Tensor, _table, is_recording
 from convolith.autograd import functional as F
 from convolith.nn import init
-from convolith.nn._layers import zeros
+from convolith.nn._layers import _Conv, zeros
 from convolith.nn._module import Buffer, Module, Parameter
 
 
@@ -22,6 +22,7 @@ def _ones(*shape: int) -> Parameter:
 
 class _BatchNorm(Module):
     rank: int
+    folds = True
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class _BatchNorm(Module):
         self.activation = activation
         self.data_format = _arguments.data_format(data_format, self.rank)
         self.num_features = num_features
+        self.folded: tuple[list[tuple[Array, int]], Array, Array] | None = None
 
     def forward(self, x: Any, residual: Any = None) -> Tensor:
         """The normalized maps.
@@ -69,6 +71,50 @@ class _BatchNorm(Module):
             residual=residual,
             data_format=self.data_format,
         )
+
+    def after(self, layer: Module, x: Any, residual: Any = None) -> Tensor:
+        """self(layer(x), residual): where nothing is learned, one convolution.
+
+        Out of training and without a record, scale and shift are folded into the weights and the
+        bias of the convolution. The folded arrays are kept until a Tensor that they come from is
+        replaced, or changed in place through the Tensor.
+
+        Args:
+            layer: The module before this one.
+            x: Its input.
+            residual: Added before the activation; of the result's shape.
+        """
+        if (
+            self.training
+            or is_recording()
+            or self.running_mean is None
+            or not isinstance(layer, _Conv)
+            or layer.transposed
+            or layer.activation is not None
+        ):
+            return self.forward(layer.forward(x), residual)
+        weight, bias = self._folded_into(layer)
+        return _table.conv(x, weight, bias, residual, layer.window, self.activation)
+
+    def _folded_into(self, conv: _Conv) -> tuple[Array, Array]:
+        """Weights and bias of the one convolution."""
+        own = (self.weight, self.bias, self.running_mean, self.running_var)
+        state = [(t.data, t.version[0]) for t in (conv.weight, conv.bias, *own) if t is not None]
+        if self.folded is None or not (
+            len(state) == len(self.folded[0])
+            and all(a is b and m == n for (a, m), (b, n) in zip(state, self.folded[0], strict=True))
+        ):
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            variance = self.running_var.data
+            scale = 1 / np.sqrt(variance + variance.dtype.type(self.eps))
+            scale = scale if self.weight is None else scale * self.weight.data
+            shift = -self.running_mean.data * scale
+            shift = shift if conv.bias is None else shift + conv.bias.data * scale
+            shift = shift if self.bias is None else shift + self.bias.data
+            weight = conv.weight.data * scale.reshape(-1, *[1] * self.rank, 1)
+            self.folded = (state, weight, shift)
+        return self.folded[1:]
 
     def extra_repr(self) -> str:
         """Channels and activation."""

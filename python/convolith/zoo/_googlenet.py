@@ -28,7 +28,7 @@ class _ConvNorm(Module):
         self.bn = BatchNorm2d(after, 0.001, activation="relu", data_format=data_format)
 
     def forward(self, x: Any) -> Tensor:
-        return self.bn.forward(self.conv.forward(x))
+        return self.bn.after(self.conv, x)
 
 
 class Inception(Module):

@@ -74,10 +74,10 @@ class Block(Module):
         own = vars(self)
         y = x
         for i in range(1, self.steps):
-            y = own[f"bn{i}"].forward(own[f"conv{i}"].forward(y))
+            y = own[f"bn{i}"].after(own[f"conv{i}"], y)
         residual = x if self.downsample is None else self.downsample.forward(x)
         i = self.steps
-        result: Tensor = own[f"bn{i}"].forward(own[f"conv{i}"].forward(y), residual)
+        result: Tensor = own[f"bn{i}"].after(own[f"conv{i}"], y, residual)
         return result
 
 
@@ -136,7 +136,7 @@ class ResNet(Module):
         Args:
             x: Images (batch, 3, height, width), or with the channels last.
         """
-        x = self.maxpool.forward(self.bn1.forward(self.conv1.forward(x)))
+        x = self.maxpool.forward(self.bn1.after(self.conv1, x))
         own = vars(self)
         for stage in range(1, 5):
             x = own[f"layer{stage}"].forward(x)
@@ -195,8 +195,7 @@ class _DenseLayer(Module):
         self.conv2 = Conv2d(4 * growth, growth, 3, padding=1, bias=False, data_format=f)
 
     def forward(self, x: Any) -> Tensor:
-        hidden = self.conv1.forward(self.norm1.forward(x))
-        return self.conv2.forward(self.norm2.forward(hidden))
+        return self.conv2.forward(self.norm2.after(self.conv1, self.norm1.forward(x)))
 
 
 class _DenseBlock(Module):
@@ -343,12 +342,12 @@ class InvertedResidual(Module):
         if not self.shortcut:
             plain: Tensor = self.conv.forward(x)
             return plain
-        *layers, norm = self.conv
+        *layers, conv, norm = self.conv
+        assert isinstance(norm, BatchNorm2d)
         y = x
         for layer in layers:
             y = layer.forward(y)
-        result: Tensor = norm(y, x)
-        return result
+        return norm.after(conv, y, x)
 
 
 class MobileNetV2(Module):
