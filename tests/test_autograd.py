@@ -556,6 +556,18 @@ def test_an_unneeded_array_may_change() -> None:
     np.testing.assert_array_equal(x.grad.data, np.ones(3))
 
 
+def test_an_unneeded_result_may_change() -> None:
+    x, w = tensor(1, 1, 3, 3), tensor(1, 1, 2, 2)
+    y = F.conv2d(x, w)
+    y += 1
+    y.sum().backward()
+    y = F.conv2d(x, w, activation="tanh")
+    with no_grad():
+        y += 1
+    with pytest.raises(RuntimeError, match="conv saved its result"):
+        y.sum().backward()
+
+
 def test_changes_in_place_have_gradients() -> None:
     def added(x: Tensor, v: Tensor) -> Tensor:
         y = x * 1

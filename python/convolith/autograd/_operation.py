@@ -123,6 +123,9 @@ class Operation:
             self.variadic = not self.inputs
             self.options = _parameters(forward)[1 if self.variadic else len(self.inputs) :]
         self.__name__ = name
+        # Without an activation the gradients of an epilogue do not look at the result.
+        named = "activation" in self.options
+        self.activation = self.options.index("activation") if named else None
         self._plans: dict[int, tuple[tuple[tuple[int, str], ...], bool]] = {}
 
     def _plan(self, mask: int) -> tuple[tuple[tuple[int, str], ...], bool]:
@@ -176,6 +179,8 @@ class Operation:
                 (name, value, value.version[0] if isinstance(value, Tensor) else 0)
                 for name, value in [(name, arguments[i]) for i, name in saved]
             ]
+            if self.activation is not None and node.options[self.activation] is None:
+                keeps_y = False
             node.y = (y.data, y.version, y.version[0]) if keeps_y else None
             y.node = node
             y.requires_grad = True
@@ -195,7 +200,7 @@ class Operation:
         edges = node.edges
         if wanted is not None:
             edges = tuple([edge if edge in wanted else None for edge in edges])
-        seen: dict[str, Any] = {"g": g}
+        seen: dict[str, Any] = {"g": g, "y": None}
         for name, value, version in node.saved:
             if isinstance(value, Tensor) and value.version[0] != version:
                 raise _changed(self.name, f"its input {name!r}", value.data.shape)
