@@ -22,7 +22,7 @@ from convolith import nn, train, zoo
 from convolith.__main__ import main
 from convolith.cli.train import matrix_text
 from convolith.nn import safetensors
-from convolith.train._loop import shifted
+from convolith.train._loop import shift_windows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 RNG = np.random.default_rng(0)
@@ -240,15 +240,12 @@ def test_checkpoints_of_other_runs(tmp_path: Path) -> None:
 
 def test_shifted_images() -> None:
     images = RNG.random((5, 6, 7, 2))
-    assert shifted(images, 0, RNG) is images
-    moved = shifted(images, 2, np.random.default_rng(0))
-    down, right = np.random.default_rng(0).integers(0, 5, (2, 5))
-    wide = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), "edge")
-    for i in range(5):
-        np.testing.assert_array_equal(
-            moved[i], wide[i, down[i] : down[i] + 6, right[i] : right[i] + 7]
-        )
-    assert len({*zip(down, right, strict=True)}) > 1
+    windows = shift_windows(images, 2)
+    assert windows.shape == (5, 5, 5, 6, 7, 2)
+    np.testing.assert_array_equal(windows[:, 2, 2], images)
+    np.testing.assert_array_equal(windows[3, 0, 4, 2:, :5], images[3, :4, 2:])
+    np.testing.assert_array_equal(windows[3, 0, 4, 1, :5], images[3, 0, 2:])
+    np.testing.assert_array_equal(shift_windows(images, 0)[:, 0, 0], images)
 
 
 def test_matrix_text() -> None:

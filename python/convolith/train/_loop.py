@@ -85,6 +85,7 @@ class Trainer:
             net.parameters(), settings.lr, weight_decay=settings.weight_decay
         )
         self.schedule = optim.CosineAnnealingLR(self.optimizer, settings.epochs)
+        self.windows = shift_windows(data.train.images, settings.shift)
 
     def run(self, progress: Progress | None = None) -> Iterator[Epoch]:
         """Train what is left of the epochs, and tell each.
@@ -114,7 +115,8 @@ class Trainer:
         self.net.train()
         for first in range(0, len(order), batch):
             chosen = order[first : first + batch]
-            images = shifted(train.images[chosen], self.settings.shift, rng)
+            down, right = rng.integers(0, 2 * self.settings.shift + 1, (2, len(chosen)))
+            images = self.windows[chosen, down, right]
             labels = train.labels[chosen]
             self.optimizer.zero_grad()
             logits = self.net(images)
@@ -178,21 +180,20 @@ class Trainer:
         self.epoch = self.schedule.epoch = len(self.history)
 
 
-def shifted(images: Array, most: int, rng: np.random.Generator) -> Array:
-    """Images moved at random, each on its own; their edges are repeated.
+def shift_windows(images: Array, most: int) -> Array:
+    """Every way to move images by some pixels, their edges repeated: a view into wider ones.
 
     Args:
         images: (count, rows, columns, channels).
         most: The greatest distance on an axis, in pixels.
-        rng: Where the distances come from.
+
+    Returns:
+        (count, 2 most + 1, 2 most + 1, rows, columns, channels); the middle is not moved.
     """
-    if not most:
-        return images
-    count, rows, columns, _ = images.shape
+    rows, columns = images.shape[1:3]
     wide = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), "edge")
     windows = np.lib.stride_tricks.sliding_window_view(wide, (rows, columns), (1, 2))
-    down, right = rng.integers(0, 2 * most + 1, (2, count))
-    return np.ascontiguousarray(np.moveaxis(windows[np.arange(count), down, right], 1, -1))
+    return np.moveaxis(windows, 3, -1)
 
 
 def predict(net: nn.Module, images: Array, batch: int = 256) -> Array:
