@@ -289,6 +289,16 @@ def test_batch_norm(layout: str, dtype: str, training: bool) -> None:
         assert len(gradients) == len(truths) == 3 + residual
         for got, wanted in zip(gradients, truths, strict=True):
             close(got, wanted, dtype, 64, context)
+        if not residual:
+            # Without y the derivative is taken from x: the same bits where activations clamp.
+            again = cl.batch_norm_backward(
+                dy, x, weight, *actual[1:], **keywords | {"y": None, "bias": bias}
+            )
+            for got, wanted in zip(again, gradients, strict=True):
+                if activation in ("tanh", "sigmoid"):
+                    close(got, wanted, dtype, 64, context)
+                else:
+                    assert np.array_equal(got, wanted), context
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -413,6 +423,23 @@ def test_training_has_the_same_bits_for_any_threads(layout: str, shape: tuple[in
                 assert serial.tobytes() == threaded.tobytes()
 
 
+@pytest.mark.parametrize("activation", ["silu", "hardswish", ("leaky_relu", -0.5)], ids=str)
+def test_batch_norm_gradient_without_y_by_differences(activation: Any) -> None:
+    x, weight, bias, dy = (normal((3, 2, 4), seed=seed) for seed in range(4))
+    weight, bias = weight[0, :, 0], bias[0, :, 0]
+
+    def forward(x: Array) -> Array:
+        y: Array = cl.batch_norm(x, None, None, weight, bias, training=True, activation=activation)
+        return y
+
+    _, mean, inv_std = cl.batch_norm(x, None, None, weight, bias, training=True, return_stats=True)
+    options: dict[str, Any] = dict(bias=bias, activation=activation)
+    dx = cl.batch_norm_backward(dy, x, weight, mean, inv_std, **options)[0]
+    assert np.allclose(dx, gradient(forward, x, dy), atol=1e-8)
+    truth = reference.batch_norm_backward(dy, x, weight, mean, inv_std, **options)[0]
+    assert np.allclose(dx, truth, atol=1e-12)
+
+
 def test_batch_norm_of_no_samples() -> None:
     x = np.zeros((0, 3, 4, 4), "f4")
     y = cl.batch_norm(x, np.zeros(3, "f4"), np.ones(3, "f4"))
@@ -452,9 +479,9 @@ def test_batch_norm_refusals() -> None:
     refuses(r"x has 3 axes; it must have 5, or 4", data_format="NDHWC")
     refuses(r"data_format is 'NWC'", data_format="NWC")
     refuses(r"x is a list", TypeError, x=x.tolist())
-    with pytest.raises(ValueError, match=r"y is None; the derivative of relu"):
-        cl.batch_norm_backward(x, x, None, mean, var, activation="relu")
-    with pytest.raises(ValueError, match=r"activation silu .* apply activation_backward first"):
+    with pytest.raises(ValueError, match=r"y is None; where a residual was added .* relu needs it"):
+        cl.batch_norm_backward(x, x, None, mean, var, activation="relu", residual_grad=True)
+    with pytest.raises(ValueError, match=r"y does not determine the derivative of silu"):
         cl.batch_norm_backward(x, x, None, mean, var, y=x, activation="silu")
     # Refused calls change nothing.
     assert not mean.any()

@@ -338,6 +338,7 @@ def batch_norm_backward(
     mean: _Array,
     inv_std: _Array,
     y: _Array | None,
+    bias: _Array | None,
     activation: str,
     slope: float,
     training: bool,

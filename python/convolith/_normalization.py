@@ -93,6 +93,7 @@ def batch_norm_backward(
     inv_std: Array,
     *,
     y: Array | None = None,
+    bias: Array | None = None,
     activation: Activation = None,
     training: bool = True,
     residual_grad: bool = False,
@@ -104,9 +105,12 @@ def batch_norm_backward(
         dy: Gradient of the result, of x's shape.
         x, weight: The forward's.
         mean, inv_std: What the forward's `return_stats` gave.
-        y: The forward's result, which an activation's derivative is taken from.
-        activation: The forward's: relu, relu6, leaky_relu with a slope of at least 0, tanh or
-            sigmoid. For the others apply `activation_backward` to dy first.
+        y: The forward's result, from which the activation's derivative follows: that of relu,
+            relu6, leaky_relu with a slope of at least 0, tanh and sigmoid. None takes it from x,
+            weight and bias, for every activation; that spares memory traffic, but is right only
+            where no residual was added.
+        bias: The forward's; read where y is None.
+        activation: The forward's.
         training: Whether the statistics were the batch's, through which gradient flows too.
         residual_grad: Also return the gradient of the residual.
         data_format: As in `batch_norm`.
@@ -115,7 +119,7 @@ def batch_norm_backward(
         (dx, dweight, dbias), or (dx, dweight, dbias, dresidual).
 
     Raises:
-        ValueError: Also for an activation that needs y without it, or one that y cannot serve.
+        ValueError: Also for an activation that y cannot serve, or no y beside residual_grad.
     """
     name, slope = _arguments.activation(activation)
     layout, nd = _format(data_format)
@@ -126,6 +130,7 @@ def batch_norm_backward(
         mean,
         inv_std,
         y,
+        bias,
         name,
         slope,
         _arguments.flag(training, "training"),

@@ -391,8 +391,8 @@ py::object run_batch_norm(py::handle x_object, py::handle running_mean_object,
 py::tuple run_batch_norm_backward(py::handle dy_object, py::handle x_object,
                                   py::handle weight_object, py::handle mean_object,
                                   py::handle inv_std_object, py::handle y_object,
-                                  const std::string& activation, double slope, bool training,
-                                  bool residual_grad, const std::string& data_format, int nd) {
+                                  py::handle bias_object, const std::string& activation,
+                                  double slope, bool training, bool residual_grad, const std::string& data_format, int nd) {
   const py::array x = require_array(x_object, "x");
   NormMaps maps(x, "x", data_format, nd);
   BatchNorm& problem = maps.problem;
@@ -400,23 +400,27 @@ py::tuple run_batch_norm_backward(py::handle dy_object, py::handle x_object,
   problem.training = training;
   problem.activation = parse_activation(activation, slope);
   const bool activated = problem.activation.activation != Activation::none;
-  if (!differentiable_from_output(problem.activation)) {
-    value_error("activation " + activation +
+  const bool from_output = activated && !y_object.is_none();
+  if (from_output && !differentiable_from_output(problem.activation)) {
+    value_error("y does not determine the derivative of " + activation +
                 (problem.activation.activation == Activation::leaky_relu ? " with a negative slope"
                                                                          : "") +
-                " has a derivative that does not follow from y; apply activation_backward first");
+                "; without a residual y may be None, else apply activation_backward first");
   }
-  if (activated && y_object.is_none()) {
-    value_error("y is None; the derivative of " + activation + " needs the forward's result");
+  if (activated && !from_output && residual_grad) {
+    value_error("y is None; where a residual was added the derivative of " + activation +
+                " needs it");
   }
   BatchNormGradients arguments;
   arguments.x = maps.read(x, "x", "x");
   arguments.dy = maps.read(dy_object, "dy", "x");
-  if (activated) arguments.y = maps.read(y_object, "y", "x");
+  if (from_output) arguments.y = maps.read(y_object, "y", "x");
   const auto weight = optional_per_channel(weight_object, problem.dtype, channels, "weight");
+  const auto bias = optional_per_channel(bias_object, problem.dtype, channels, "bias");
   const py::array mean = per_channel(mean_object, problem.dtype, channels, "mean", "x");
   const py::array inv_std = per_channel(inv_std_object, problem.dtype, channels, "inv_std", "x");
   arguments.weight = data_of(weight);
+  arguments.bias = data_of(bias);
   arguments.mean = mean.data();
   arguments.inv_std = inv_std.data();
   Output dx(py::none(), maps.shape(), problem.dtype);
@@ -661,7 +665,7 @@ void bind_training(py::module_& module) {
              "residual"_a, "data_format"_a, "nd"_a, "return_stats"_a, "out"_a,
              "nd below 0: every axis of x but two is spatial.");
   module.def("batch_norm_backward", &run_batch_norm_backward, "dy"_a, "x"_a, "weight"_a, "mean"_a,
-             "inv_std"_a, "y"_a, "activation"_a, "slope"_a, "training"_a, "residual_grad"_a,
+             "inv_std"_a, "y"_a, "bias"_a, "activation"_a, "slope"_a, "training"_a, "residual_grad"_a,
              "data_format"_a, "nd"_a);
   module.def("softmax", &run_softmax, "x"_a, "axis"_a, "logarithm"_a, "out"_a);
   module.def("softmax_backward", &run_softmax_backward, "dy"_a, "y"_a, "axis"_a, "logarithm"_a,

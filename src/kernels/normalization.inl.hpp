@@ -231,33 +231,60 @@ void moments_of_rows(std::int64_t rows, std::int64_t channels, const T* x, std::
 
 // ---- gradient ------------------------------------------------------------------------------
 
-/// dy times the derivative of the activation at row r.
-template <class T, Activation kActivation>
-CONVOLITH_INLINE Vec<T> gradient_of_map(const NormGradientRows<T>& n, std::int64_t r,
-                                        std::int64_t i, int lanes, Vec<T> slope) {
-  const Vec<T> dy = load_upto(n.dy + r * n.dy_stride + i, lanes);
-  if constexpr (kActivation == Activation::none) return dy;
-  return gradient_at_output<T, kActivation>(dy, load_upto(n.y + r * n.y_stride + i, lanes), slope);
+/// Element i of row r: dy times the derivative of the activation, and x - mean. Outside the row
+/// dy, and so g, is 0.
+template <class T, Activation kActivation, bool kFromX, template <class> class Coefficient>
+struct MapGradient {
+  const NormGradientRows<T>& n;
+  Coefficient<T> mean, scale, bias;
+  Vec<T> slope;
+  Vec<T> g{}, distance{};
+
+  CONVOLITH_INLINE explicit MapGradient(const NormGradientRows<T>& rows)
+      : n(rows), mean(rows.mean), scale(rows.scale), bias(rows.bias), slope(broadcast(rows.slope)) {}
+
+  CONVOLITH_INLINE void at(std::int64_t r, std::int64_t i, int lanes) {
+    const Vec<T> dy = load_upto(n.dy + r * n.dy_stride + i, lanes);
+    distance = load_upto(n.x + r * n.x_stride + i, lanes) - mean.at(i, lanes);
+    if constexpr (kActivation == Activation::none) {
+      g = dy;
+    } else if constexpr (kFromX) {
+      // The forward's very operations: a clamp falls on the same side.
+      const Vec<T> mapped = multiply_add(distance, scale.at(i, lanes), bias.at(i, lanes));
+      g = gradient_at_input<T, kActivation>(dy, mapped, slope);
+    } else {
+      const Vec<T> y = load_upto(n.y + r * n.y_stride + i, lanes);
+      g = gradient_at_output<T, kActivation>(dy, y, slope);
+    }
+  }
+};
+
+/// Calls body(gradient) with the MapGradient that the rows ask for.
+template <class T, template <class> class Coefficient, class Body>
+CONVOLITH_INLINE void with_map_gradient(const NormGradientRows<T>& n, const Body& body) {
+  with_activation(n.activation, [&](auto constant) {
+    constexpr Activation kActivation = decltype(constant)::value;
+    if (n.y != nullptr || kActivation == Activation::none) {
+      body(MapGradient<T, kActivation, false, Coefficient>(n));
+    } else {
+      body(MapGradient<T, kActivation, true, Coefficient>(n));
+    }
+  });
 }
 
 template <class T>
 void gradient_sums_of_planes(const NormGradientRows<T>& n, double* sums, double* products) {
-  const Vec<T> slope = broadcast(n.slope);
-  const Vec<T> mean = broadcast(n.mean[0]);
   *sums = *products = 0;
-  with_activation(n.activation, [&](auto constant) {
-    constexpr Activation kActivation = decltype(constant)::value;
+  with_map_gradient<T, ChannelPlane>(n, [&](auto map) {
     PairOfSums<T> pair;
     for_plane_blocks(
         n.rows, n.count,
         [&](std::int64_t r, std::int64_t begin, std::int64_t taken, bool) CONVOLITH_INLINE_LAMBDA {
-          const T* x = n.x + r * n.x_stride + begin;
           pair.add(taken, [&](std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b, Vec<T>& c)
                               CONVOLITH_INLINE_LAMBDA {
-                                a = gradient_of_map<T, kActivation>(n, r, begin + i, lanes, slope);
-                                b = a;
-                                // Outside the row dy, and so a, is 0.
-                                c = load_upto(x + i, lanes) - mean;
+                                map.at(r, begin + i, lanes);
+                                a = b = map.g;
+                                c = map.distance;
                               });
         },
         [&](std::int64_t) CONVOLITH_INLINE_LAMBDA {
@@ -271,21 +298,18 @@ void gradient_sums_of_planes(const NormGradientRows<T>& n, double* sums, double*
 template <class T>
 void gradient_sums_of_rows(const NormGradientRows<T>& n, T* spare, double* sums,
                            double* products) {
-  const Vec<T> slope = broadcast(n.slope);
   T* first = spare;
   T* second = spare + n.count;
   for (std::int64_t c = 0; c < n.count; ++c) sums[c] = products[c] = 0;
-  with_activation(n.activation, [&](auto constant) {
-    constexpr Activation kActivation = decltype(constant)::value;
+  with_map_gradient<T, ChannelRow>(n, [&](auto map) {
     for (std::int64_t begin = 0; begin < n.rows; begin += kRowBlock) {
       const std::int64_t end = begin + kRowBlock < n.rows ? begin + kRowBlock : n.rows;
       add_block_of_rows(begin, end, n.count, first, second,
                         [&](std::int64_t r, std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b,
                             Vec<T>& c) CONVOLITH_INLINE_LAMBDA {
-                          a = gradient_of_map<T, kActivation>(n, r, i, lanes, slope);
-                          b = a;
-                          c = load_upto(n.x + r * n.x_stride + i, lanes) -
-                              load_upto(n.mean + i, lanes);
+                          map.at(r, i, lanes);
+                          a = b = map.g;
+                          c = map.distance;
                         });
       for (std::int64_t c = 0; c < n.count; ++c) {
         sums[c] += first[c];
@@ -297,21 +321,17 @@ void gradient_sums_of_rows(const NormGradientRows<T>& n, T* spare, double* sums,
 
 template <class T, template <class> class Coefficient>
 void norm_gradient(const NormGradientRows<T>& n) {
-  const Vec<T> slope = broadcast(n.slope);
-  with_activation(n.activation, [&](auto constant) {
-    constexpr Activation kActivation = decltype(constant)::value;
-    const Coefficient<T> mean(n.mean), scale(n.scale), slope_of_x(n.slope_of_x), offset(n.offset);
+  with_map_gradient<T, Coefficient>(n, [&](auto map) {
+    const Coefficient<T> slope_of_x(n.slope_of_x), offset(n.offset);
     for (std::int64_t r = 0; r < n.rows; ++r) {
-      const T* x = n.x + r * n.x_stride;
       T* dx = n.dx + r * n.dx_stride;
       T* dresidual = n.dresidual == nullptr ? nullptr : n.dresidual + r * n.dresidual_stride;
       for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
-        const Vec<T> g = gradient_of_map<T, kActivation>(n, r, i, lanes, slope);
-        if (dresidual != nullptr) store_upto<T>(dresidual + i, g, lanes);
-        const Vec<T> distance = load_upto(x + i, lanes) - mean.at(i, lanes);
+        map.at(r, i, lanes);
+        if (dresidual != nullptr) store_upto<T>(dresidual + i, map.g, lanes);
         const Vec<T> constant_part =
-            multiply_add(slope_of_x.at(i, lanes), distance, offset.at(i, lanes));
-        store_upto<T>(dx + i, multiply_add(scale.at(i, lanes), g, constant_part), lanes);
+            multiply_add(slope_of_x.at(i, lanes), map.distance, offset.at(i, lanes));
+        store_upto<T>(dx + i, multiply_add(map.scale.at(i, lanes), map.g, constant_part), lanes);
       });
     }
   });

@@ -55,10 +55,11 @@ struct NormGradientRows {
   std::int64_t x_stride, y_stride, dy_stride, dx_stride, dresidual_stride;
   const T* dy;
   const T* x;
-  const T* y;    ///< null: no activation
+  const T* y;    ///< null: no activation, or its argument is (x - mean) * scale + bias
   T* dx;
   T* dresidual;  ///< g; null: not written
   const T* mean;
+  const T* bias;
   const T* scale;   ///< dx = scale * g + slope_of_x * (x - mean) + offset
   const T* slope_of_x;
   const T* offset;

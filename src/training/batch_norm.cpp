@@ -192,8 +192,9 @@ class Forward {
     const double weight =
         arguments_.weight ? static_cast<double>(static_cast<const T*>(arguments_.weight)[c]) : 1.0;
     static_cast<T*>(arguments_.mean)[c] = static_cast<T>(mean);
-    static_cast<T*>(arguments_.inv_std)[c] = static_cast<T>(inv_std);
-    scale_[c] = static_cast<T>(inv_std * weight);
+    T& rounded = static_cast<T*>(arguments_.inv_std)[c];
+    rounded = static_cast<T>(inv_std);
+    scale_[c] = static_cast<T>(static_cast<double>(rounded) * weight);  // as the gradient has it
   }
 
   void update(std::int64_t c, double mean, double unbiased) noexcept {
@@ -261,7 +262,7 @@ class Backward {
 
   std::size_t workspace_bytes() const noexcept {
     const std::int64_t channels = problem_.channels;
-    return 3 * aligned_bytes<T>(channels) + 2 * aligned_bytes<double>(pieces_.parts * channels) +
+    return 4 * aligned_bytes<T>(channels) + 2 * aligned_bytes<double>(pieces_.parts * channels) +
            threads_ * aligned_bytes<T>(2 * channels);
   }
 
@@ -269,10 +270,18 @@ class Backward {
     Carver carver(workspace);
     const std::int64_t channels = problem_.channels;
     scale_ = carver.take<T>(channels);
+    bias_ = carver.take<T>(channels);
     slope_of_x_ = carver.take<T>(channels);
     offset_ = carver.take<T>(channels);
     sums_ = carver.take<double>(pieces_.parts * channels);
     products_ = carver.take<double>(pieces_.parts * channels);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const double inv_std = static_cast<const T*>(arguments_.inv_std)[c];
+      const double weight =
+          arguments_.weight ? static_cast<double>(static_cast<const T*>(arguments_.weight)[c]) : 1.0;
+      scale_[c] = static_cast<T>(inv_std * weight);
+      bias_[c] = arguments_.bias ? static_cast<const T*>(arguments_.bias)[c] : T(0);
+    }
     if (planes_ && pieces_.parts == 1) {
       parallel_for(threads_, channels, [&](std::int64_t c, int) {
         measure(c, 0, nullptr);
@@ -318,6 +327,7 @@ class Backward {
     rows.dx = row(dx_, planes_, channel, begin);
     rows.dresidual = row(dresidual_, planes_, channel, begin);
     rows.mean = static_cast<const T*>(arguments_.mean) + channel;
+    rows.bias = bias_ + channel;
     rows.scale = scale_ + channel;
     rows.slope_of_x = slope_of_x_ + channel;
     rows.offset = offset_ + channel;
@@ -351,13 +361,9 @@ class Backward {
         }
         const std::int64_t channel = group + c;
         const double inv_std = static_cast<const T*>(arguments_.inv_std)[channel];
-        const double weight = arguments_.weight
-                                  ? static_cast<double>(static_cast<const T*>(arguments_.weight)[channel])
-                                  : 1.0;
-        const double scale = weight * inv_std;
+        const double scale = scale_[channel];
         static_cast<T*>(arguments_.dbias)[channel] = static_cast<T>(sum);
         static_cast<T*>(arguments_.dweight)[channel] = static_cast<T>(product * inv_std);
-        scale_[channel] = static_cast<T>(scale);
         slope_of_x_[channel] = problem_.training
                                    ? static_cast<T>(-scale * inv_std * inv_std * product / count)
                                    : T(0);
@@ -380,6 +386,7 @@ class Backward {
   Maps<const T> dy_, x_, y_;
   Maps<T> dx_, dresidual_;
   T* scale_ = nullptr;
+  T* bias_ = nullptr;
   T* slope_of_x_ = nullptr;
   T* offset_ = nullptr;
   double* sums_ = nullptr;

@@ -39,7 +39,7 @@ struct BatchNorm {
   ActivationSpec activation{};
 };
 
-/// y = activation((x - mean) * inv_std * weight + bias + residual). Arrays of channels are
+/// y = activation((x - mean) * (inv_std * weight) + bias + residual). Arrays of channels are
 /// contiguous, of the problem's dtype; weight, bias, residual and running statistics may be null.
 struct BatchNormArguments {
   TensorView x{}, residual{}, y{};
@@ -54,8 +54,9 @@ struct BatchNormArguments {
 void batch_norm(const BatchNorm& problem, const BatchNormArguments& arguments, int threads);
 
 struct BatchNormGradients {
-  TensorView dy{}, x{}, y{}, dx{}, dresidual{};  ///< y, dresidual: may be null
+  TensorView dy{}, x{}, y{}, dx{}, dresidual{};  ///< dresidual: may be null
   const void* weight = nullptr;
+  const void* bias = nullptr;  ///< read where y is null and there is an activation
   const void* mean = nullptr;
   const void* inv_std = nullptr;
   void* dweight = nullptr;

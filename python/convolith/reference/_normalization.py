@@ -91,6 +91,7 @@ def batch_norm_backward(
     inv_std: FloatArray,
     *,
     y: FloatArray | None = None,
+    bias: FloatArray | None = None,
     activation: Activation = None,
     training: bool = True,
     residual_grad: bool = False,
@@ -98,19 +99,23 @@ def batch_norm_backward(
 ) -> tuple[Array, ...]:
     """(dx, dweight, dbias), and the gradient of the residual where asked for.
 
-    y is the forward's result, from which the activation's derivative follows. With training the
-    statistics depend on x, and dx is orthogonal to them.
+    y is the forward's result, from which the activation's derivative follows; without it, it
+    follows from x, weight and bias, if there was no residual. With training the statistics depend
+    on x, and dx is orthogonal to them.
     """
     _arguments.check_arrays(dy=dy, x=x)
     axis = _channel_axis(x, data_format)
     others = tuple(i for i in range(x.ndim) if i != axis)
     g = dy.astype(np.float64)
-    if activation is not None:
-        if y is None:
-            raise ValueError(f"the derivative of {activation!r} needs the forward's result, y")
-        g = activation_backward(g, None, activation, y=y.astype(np.float64))
     scale = _spread(inv_std, x, axis, 1)
     normal = (x.astype(np.float64) - _spread(mean, x, axis, 0)) * scale
+    if activation is not None and y is not None:
+        g = activation_backward(g, None, activation, y=y.astype(np.float64))
+    elif activation is not None:
+        if residual_grad:
+            raise ValueError("where a residual was added the activation's derivative needs y")
+        mapped = normal * _spread(weight, x, axis, 1) + _spread(bias, x, axis, 0)
+        g = activation_backward(g, mapped, activation)
     dbias, dweight = g.sum(axis=others), (g * normal).sum(axis=others)
     dx = g
     if _arguments.flag("training", training):
