@@ -362,9 +362,10 @@ def batch_norm(
     eps: float,
     activation: Any,
     data_format: str,
-) -> tuple[Array, Array, Array]:
-    """Batch norm with its epilogue; the mean and 1 / sqrt(variance + eps) that it used."""
-    found: tuple[Array, Array, Array] = _normalization.batch_norm(
+) -> tuple[Array, tuple[Array, Array, bool]]:
+    """Batch norm with its epilogue; the mean and 1 / sqrt(variance + eps) that it used, and whether
+    a residual was added."""
+    y, mean, inverse = _normalization.batch_norm(
         x,
         *running,
         weight,
@@ -377,7 +378,7 @@ def batch_norm(
         data_format=data_format,
         return_stats=True,
     )
-    return found
+    return y, (mean, inverse, residual is not None)
 
 
 def batch_norm_backward(
@@ -385,23 +386,26 @@ def batch_norm_backward(
     x: Array,
     y: Array,
     weight: Array | None,
+    bias: Array | None,
     mean: Array,
     inverse: Array,
+    added: bool,
     training: bool,
     activation: Any,
     data_format: str,
 ) -> tuple[Array, ...]:
-    """Gradients of batch norm's input, weight, bias and residual."""
+    """Gradients of batch norm's input, weight, bias and, where one was added, residual."""
     return _normalization.batch_norm_backward(
         dy,
         x,
         weight,
         mean,
         inverse,
-        y=None if activation is None else y,
+        y=y if added and activation is not None else None,
+        bias=bias,
         activation=activation,
         training=training,
-        residual_grad=True,
+        residual_grad=added,
         data_format=data_format,
     )
 

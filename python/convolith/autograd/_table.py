@@ -282,10 +282,10 @@ batch_norm: Operation = Operation(
     "batch_norm",
     k.batch_norm,
     inputs=("x", "weight", "bias", "residual"),
-    extras=("mean", "inverse"),
-    together=lambda g, x, y, weight, mean, inverse, training, eps, activation, data_format: (
+    extras=("statistics",),
+    together=lambda g, x, y, weight, bias, statistics, training, eps, activation, data_format: (
         _batch_norm_gradients(
-            g, x, y, weight, mean, inverse, training, eps, activation, data_format
+            g, x, y, weight, bias, statistics, training, eps, activation, data_format
         )
     ),
 )
@@ -451,19 +451,20 @@ def _batch_norm_gradients(
     x: Tensor,
     y: Tensor,
     weight: Any,
-    mean: Any,
-    inverse: Any,
+    bias: Any,
+    statistics: tuple[Any, Any, bool],
     training: bool,
     eps: float,
     activation: Any,
     data_format: str,
 ) -> tuple[Any, ...]:
-    """Gradients of x, weight, bias and residual."""
+    """Gradients of x, weight, bias and, where one was added, residual."""
+    mean, inverse, added = statistics
     if not mode.recording:
-        values = (g, x, y, weight, mean, inverse, training, activation, data_format)
+        values = (g, x, y, weight, bias, mean, inverse, added, training, activation, data_format)
         arrays: list[Any] = [v.data if isinstance(v, Tensor) else v for v in values]
-        found = k.batch_norm_backward(*arrays)
-        return tuple([new_tensor(array) for array in found])
+        found = tuple([new_tensor(array) for array in k.batch_norm_backward(*arrays)])
+        return found if added else (*found, None)
     g = _at_result(g, y, activation)
     nd = max(x.ndim - 2, 0)
     axis = k.channel_axis(x.ndim, nd, data_format) if nd else 1
