@@ -115,8 +115,8 @@ class Trainer:
         self.net.train()
         for first in range(0, len(order), batch):
             chosen = order[first : first + batch]
-            down, right = rng.integers(0, 2 * self.settings.shift + 1, (2, len(chosen)))
-            images = self.windows[chosen, down, right]
+            down, across = rng.integers(0, 2 * self.settings.shift + 1, (2, len(chosen)))
+            images = self.windows[chosen, down, across]
             labels = train.labels[chosen]
             self.optimizer.zero_grad()
             logits = self.net(images)
