@@ -134,14 +134,31 @@ def linear_pool_backward(
     options: dict[str, Any],
 ) -> Array:
     """The gradient of a pooling that is linear, where x counts for its shape alone."""
-    x = np.broadcast_to(np.zeros((), dy.dtype), shape)
-    return pool_backward(dy, x, name, arguments, options)
+    return pool_backward(dy, np.empty(shape, dy.dtype), name, arguments, options)
 
 
-def pool_indices(x: Array, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Array:
-    """Where a max pooling found its elements."""
-    indices: Array = getattr(_pooling, name)(x, *arguments, return_indices=True, **options)[1]
-    return indices
+def pool_with_indices(
+    x: Array, name: str, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Array, Array]:
+    """A pooling that chooses elements, and where they are in the plane."""
+    pair: tuple[Array, Array] = getattr(_pooling, name)(
+        x, *arguments, return_indices=True, **options
+    )
+    return pair
+
+
+def max_pool_backward(
+    dy: Array,
+    indices: Array,
+    shape: tuple[int, ...],
+    name: str,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Array:
+    """The gradient of a max pooling whose indices are known."""
+    x = np.empty(shape, dy.dtype)  # counts for its shape alone
+    dx: Array = getattr(_pooling, f"{name}_backward")(dy, x, *arguments, indices=indices, **options)
+    return dx
 
 
 def _planes(maps: Array, axes: Sequence[int]) -> Array:

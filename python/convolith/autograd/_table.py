@@ -168,18 +168,18 @@ linear: Operation = Operation(
 
 max_pool: Operation = Operation(
     "max_pool",
-    k.pool,
-    x=lambda g, x, name, arguments, options: max_pool_backward(g, x, name, arguments, options),
+    k.pool_with_indices,
+    extras=("indices",),
+    x=lambda g, indices, shape, name, arguments, options: max_pool_backward(
+        g, indices, shape, name, arguments, options
+    ),
 )
 max_pool_backward: Operation = Operation(
     "max_pool_backward",
-    k.pool_backward,
-    dy=lambda g, x, name, arguments, options: gather(
-        g,
-        k.pool_indices(x.data, name, arguments, options),
-        k.spatial_axes(g.ndim, int(name[-2]), options["data_format"]),
+    k.max_pool_backward,
+    dy=lambda g, indices, name, options: gather(
+        g, indices, k.spatial_axes(g.ndim, int(name[-2]), options["data_format"])
     ),
-    x=None,
 )
 linear_pool: Operation = Operation(
     "linear_pool",

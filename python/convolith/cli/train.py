@@ -15,7 +15,7 @@ from typing import Any
 import convolith
 from convolith import nn, zoo
 from convolith._arguments import Array
-from convolith.cli.bench import add_threads, positive, thread_count
+from convolith.cli.common import add_threads, positive, thread_count
 from convolith.cli.errors import CliError, require
 from convolith.train import Data, Settings, Trainer, confusion_matrix, load
 

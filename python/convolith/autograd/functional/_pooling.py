@@ -11,6 +11,7 @@ from convolith._arguments import Ints, Padding
 from convolith._pooling import OutputSize
 from convolith._ranks import for_ranks
 from convolith.autograd import _kernels, _table
+from convolith.autograd._mode import is_recording
 from convolith.autograd._tensor import Tensor
 from convolith.autograd.functional._elementwise import abs, relu, where
 
@@ -25,9 +26,16 @@ def _axes(x: Any, nd: int, data_format: str) -> tuple[int, ...]:
 
 def _with_indices(x: Any, nd: int, name: str, arguments: Any, options: Any) -> Any:
     """The elements that a kernel chose, and where they are."""
-    indices = _kernels.pool_indices(_values(x), name, arguments, options)
+    indices = _kernels.pool_with_indices(_values(x), name, arguments, options)[1]
     chosen = _table.gather(x, indices, _axes(x, nd, options["data_format"]))
     return chosen, Tensor(indices)
+
+
+def _greatest(x: Any, name: str, arguments: Any, options: Any) -> Tensor:
+    """Max pooling, which remembers where its elements were if a gradient will ask."""
+    if isinstance(x, Tensor) and x.requires_grad and is_recording():
+        return _table.max_pool(x, name, arguments, options)
+    return Tensor(_kernels.pool(_values(x), name, arguments, options))
 
 
 def _max_pool(
@@ -55,7 +63,7 @@ def _max_pool(
     arguments = (kernel_size, stride, padding, dilation, ceil_mode)
     if return_indices:
         return _with_indices(x, nd, name, arguments, options)
-    return _table.max_pool(x, name, arguments, options)
+    return _greatest(x, name, arguments, options)
 
 
 def _avg_pool(
@@ -201,7 +209,7 @@ def _adaptive_max_pool(
     name, options = f"adaptive_max_pool{nd}d", {"data_format": data_format}
     if return_indices:
         return _with_indices(x, nd, name, (output_size,), options)
-    return _table.max_pool(x, name, (output_size,), options)
+    return _greatest(x, name, (output_size,), options)
 
 
 def _rank(x: Any, data_format: str) -> int:
