@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from convolith import _arguments
+from convolith import _arguments, _config
 from convolith._arguments import Activation, Array
-from convolith.autograd import Tensor, _table, is_recording
+from convolith._plans import ConvPlan, plan_conv
+from convolith.autograd import Tensor, is_recording
 from convolith.autograd import functional as F
 from convolith.nn import init
 from convolith.nn._layers import _Conv, zeros
@@ -18,6 +19,34 @@ from convolith.nn._module import Buffer, Module, Parameter
 
 def _ones(*shape: int) -> Parameter:
     return init.ones_(zeros(*shape))  # type: ignore[return-value]
+
+
+class _Folded:
+    """A convolution with the norm behind it, packed for the last input's shape."""
+
+    def __init__(self, state: list[tuple[Array, int]], weight: Array, bias: Array) -> None:
+        self.state = state
+        self.weight = weight
+        self.bias = bias
+        self.planned: Any = None
+        self.plan: ConvPlan | None = None
+
+    def is_of(self, state: list[tuple[Array, int]]) -> bool:
+        """Whether it came from these arrays in these versions."""
+        return len(state) == len(self.state) and all(
+            a is b and m == n for (a, m), (b, n) in zip(state, self.state, strict=True)
+        )
+
+    def __call__(self, x: Array, residual: Array | None, window: dict[str, Any]) -> Array:
+        """The norm of the convolution."""
+        mode, threads = _config.resolve_numerics(None), _config.get_num_threads()
+        planned = (x.shape, residual is None, window, mode, threads)
+        if self.plan is None or planned != self.planned:
+            self.plan = plan_conv(
+                x.shape, self.weight, self.bias, residual=residual is not None, **window
+            )
+            self.planned = planned
+        return self.plan(x, residual=residual)
 
 
 class _BatchNorm(Module):
@@ -47,7 +76,7 @@ class _BatchNorm(Module):
         self.activation = activation
         self.data_format = _arguments.data_format(data_format, self.rank)
         self.num_features = num_features
-        self.folded: tuple[list[tuple[Array, int]], Array, Array] | None = None
+        self.folded: _Folded | None = None
 
     def forward(self, x: Any, residual: Any = None) -> Tensor:
         """The normalized maps.
@@ -76,8 +105,8 @@ class _BatchNorm(Module):
         """self(layer(x), residual): where nothing is learned, one convolution.
 
         Out of training and without a record, scale and shift are folded into the weights and the
-        bias of the convolution. The folded arrays are kept until a Tensor that they come from is
-        replaced, or changed in place through the Tensor.
+        bias of the convolution, and those are packed for its kernels. They are kept until a Tensor
+        that they come from is replaced, or changed in place through the Tensor.
 
         Args:
             layer: The module before this one.
@@ -93,28 +122,25 @@ class _BatchNorm(Module):
             or layer.activation is not None
         ):
             return self.forward(layer.forward(x), residual)
-        weight, bias = self._folded_into(layer)
-        return _table.conv(x, weight, bias, residual, layer.window, self.activation)
+        own = (self.weight, self.bias, self.running_mean, self.running_var)
+        state = [(t.data, t.version[0]) for t in (layer.weight, layer.bias, *own) if t is not None]
+        if self.folded is None or not self.folded.is_of(state):
+            self.folded = _Folded(state, *self._folded_into(layer))
+        window = {**layer.window, "activation": self.activation}
+        pixels, beside = (v.data if isinstance(v, Tensor) else v for v in (x, residual))
+        return Tensor(self.folded(pixels, beside, window))
 
     def _folded_into(self, conv: _Conv) -> tuple[Array, Array]:
         """Weights and bias of the one convolution."""
-        own = (self.weight, self.bias, self.running_mean, self.running_var)
-        state = [(t.data, t.version[0]) for t in (conv.weight, conv.bias, *own) if t is not None]
-        if self.folded is None or not (
-            len(state) == len(self.folded[0])
-            and all(a is b and m == n for (a, m), (b, n) in zip(state, self.folded[0], strict=True))
-        ):
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            variance = self.running_var.data
-            scale = 1 / np.sqrt(variance + variance.dtype.type(self.eps))
-            scale = scale if self.weight is None else scale * self.weight.data
-            shift = -self.running_mean.data * scale
-            shift = shift if conv.bias is None else shift + conv.bias.data * scale
-            shift = shift if self.bias is None else shift + self.bias.data
-            weight = conv.weight.data * scale.reshape(-1, *[1] * self.rank, 1)
-            self.folded = (state, weight, shift)
-        return self.folded[1:]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        variance = self.running_var.data
+        scale = 1 / np.sqrt(variance + variance.dtype.type(self.eps))
+        scale = scale if self.weight is None else scale * self.weight.data
+        shift = -self.running_mean.data * scale
+        shift = shift if conv.bias is None else shift + conv.bias.data * scale
+        shift = shift if self.bias is None else shift + self.bias.data
+        return conv.weight.data * scale.reshape(-1, *[1] * self.rank, 1), shift
 
     def extra_repr(self) -> str:
         """Channels and activation."""
