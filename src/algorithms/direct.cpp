@@ -422,6 +422,7 @@ class Direct final : public Algorithm {
       extent = problem.out_channels;
       efficiency = 0.2;  // two loads for each multiply-add
     }
+    if (problem.direction == Direction::backward_weight) efficiency *= 0.5;
     efficiency *= static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
     // Weights that outgrow L2 are streamed again for every row of output.
     const double weight_bytes =

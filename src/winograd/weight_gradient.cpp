@@ -1,6 +1,7 @@
 #include "winograd/weight_gradient.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "arithmetic.hpp"
@@ -152,8 +153,10 @@ class WinogradWeightGradientExecution final : public Execution {
     constexpr std::int64_t kSize = sizeof(T);
     constexpr std::int64_t kChunkBytes = 384 << 10;
     const std::int64_t row_bytes = grid_.frequencies * lanes_ * kSize;
+    constexpr std::int64_t kFewestUnits = 8;
     const std::int64_t chunk_panels = std::clamp<std::int64_t>(
-        kChunkBytes / (row_bytes * kernels_.tile_rows), 1, row_panels_);
+        kChunkBytes / (row_bytes * kernels_.tile_rows), 1,
+        std::max<std::int64_t>(1, row_panels_ * panels_ / kFewestUnits));
     chunks_ = divide_up(row_panels_, chunk_panels);
     chunk_rows_ = 0;
     for (std::int64_t n = 0; n < chunks_; ++n) {
@@ -161,8 +164,8 @@ class WinogradWeightGradientExecution final : public Execution {
       chunk_rows_ = std::max(chunk_rows_, rows.end - rows.begin);
     }
 
-    constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 2 << 20, kSumBytes = 5 << 20;
-    constexpr std::int64_t kTilesOfPart = 256, kMostParts = 8;
+    constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 4 << 20, kSumBytes = 16 << 20;
+    constexpr std::int64_t kTilesOfPart = 64, kMostParts = 8;
     const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
     const std::int64_t line_bytes = grid_.columns * tile_bytes;
     const std::int64_t lines = grid_.lines();
@@ -527,21 +530,33 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   const TileGrid grid(problem, winograd_weight_gradient_size(problem, outputs, nullptr));
   const bool wide = problem.dtype == DType::float64;
   const std::int64_t lanes = lanes_of(problem.dtype, machine);
+  const std::int64_t tile_rows =
+      wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const auto tiles = static_cast<double>(grid.tiles());
   const auto frequencies = static_cast<double>(grid.frequencies);
-  const auto in = static_cast<double>(round_up(problem.in_channels_per_group(), lanes));
-  const auto out = static_cast<double>(round_up(problem.out_channels_per_group(), lanes));
+  const std::int64_t in = problem.in_channels_per_group(), out = problem.out_channels_per_group();
+  const auto in_vectors = static_cast<double>(divide_up(in, lanes));
+  const auto out_vectors = static_cast<double>(divide_up(out, lanes));
   const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
-  const double products = frequencies * tiles *
-                          static_cast<double>(problem.in_channels_per_group()) * out /
-                          static_cast<double>(lanes) / 2;
-  const double transforms = tiles * (in + out) / static_cast<double>(lanes) * 6 * frequencies;
-  const double sums = frequencies * in * out / static_cast<double>(lanes) * 4;
+
+  // Products: each register tile is loaded and stored, once for so many tiles.
+  constexpr double kTogether = 256, kTileCycles = 90;
+  const double register_tiles = frequencies * static_cast<double>(divide_up(in, tile_rows)) *
+                                std::ceil(out_vectors / 2) * std::ceil(tiles / kTogether);
+  const double products =
+      frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 +
+      register_tiles * kTileCycles;
+  // Transforms, a vector at a time; those of eight frequencies an axis have more than registers hold.
+  constexpr double kNarrow = 6, kWide = 8, kSum = 5;
+  const double vector_cycles = grid.inputs > 6 ? kWide : kNarrow;
+  const double transforms = tiles * (in_vectors + out_vectors) * frequencies * vector_cycles;
+  const double sums = frequencies * static_cast<double>(in) * out_vectors * kSum;
   const double moved = bytes * static_cast<double>(problem.x_size() + problem.y_size());
-  constexpr double kCall = 1e-5;
-  return static_cast<double>(problem.groups) * (products / 0.8 + transforms + sums) * cycle +
-         moved / (2 * machine.bytes_per_second) + kCall;
+  constexpr double kGroup = 1e-5;
+  return static_cast<double>(problem.groups) *
+             ((products + transforms + sums) * cycle + kGroup) +
+         moved / (2 * machine.bytes_per_second);
 }
 
 std::unique_ptr<const Execution> make_winograd_weight_gradient(const ConvProblem& problem,

@@ -34,11 +34,13 @@ class Own(Adapter):
         runs = {}
         for layout in ("channels_first", "channels_last"):
             turned = problem.replace(data_format=layout)
-            x = operands.first
+            first, second = operands.first, operands.second
             if layout == "channels_last":
-                x = aligned(np.moveaxis(x, 1, -1))
-            runs[f"{layout} plan"] = plan_run(turned, x, operands.second, self.threads)
-            runs[f"{layout} call"] = call_run(turned, x, operands.second)
+                first = aligned(np.moveaxis(first, 1, -1))
+                if problem.direction == "backward_weight":
+                    second = aligned(np.moveaxis(second, 1, -1))
+            runs[f"{layout} plan"] = plan_run(turned, first, second, self.threads)
+            runs[f"{layout} call"] = call_run(turned, first, second)
         return runs
 
     def prepare_pool(self, problem: PoolProblem, x: Array) -> dict[str, Run]:
