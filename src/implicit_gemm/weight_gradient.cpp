@@ -120,10 +120,18 @@ class WeightGradient final : public Execution {
     T* shared;  ///< packed rows, or sums of parts
   };
 
+  /// What lists of runs were made for: a block, and where its operands' pixels are.
+  struct ListKey {
+    std::int64_t block, rows_stride, columns_stride;
+
+    bool operator==(const ListKey&) const = default;
+  };
+
   struct Scratch {
     T *rows, *columns, *sums, *total;
     PixelRun* runs;
     std::int64_t* run_counts;
+    ListKey* keys;
 
     Scratch(const WeightGradient& execution, std::byte* bytes) {
       const auto take = [&](std::int64_t elements) {
@@ -136,8 +144,15 @@ class WeightGradient final : public Execution {
       sums = take(execution.private_sums());
       total = take(execution.total_elements_);
       runs = reinterpret_cast<PixelRun*>(bytes);
-      bytes += aligned_bytes<PixelRun>(execution.lists_ * execution.most_runs_);
+      bytes += aligned_bytes<PixelRun>(execution.list_slots_ * execution.lists_ * execution.most_runs_);
       run_counts = reinterpret_cast<std::int64_t*>(bytes);
+      bytes += aligned_bytes<std::int64_t>(execution.list_slots_ * execution.lists_);
+      keys = reinterpret_cast<ListKey*>(bytes);
+    }
+
+    /// To be called before the first lists of a run are made.
+    void forget_lists(const WeightGradient& execution) const noexcept {
+      std::fill(keys, keys + execution.list_slots_, ListKey{-1, 0, 0});
     }
   };
 
@@ -155,7 +170,8 @@ class WeightGradient final : public Execution {
   std::size_t thread_bytes() const noexcept {
     return aligned_bytes<T>(private_rows()) + aligned_bytes<T>(columns_elements_) +
            aligned_bytes<T>(private_sums()) + aligned_bytes<T>(total_elements_) +
-           aligned_bytes<PixelRun>(lists_ * most_runs_) + aligned_bytes<std::int64_t>(lists_);
+           aligned_bytes<PixelRun>(list_slots_ * lists_ * most_runs_) +
+           aligned_bytes<std::int64_t>(list_slots_ * lists_) + aligned_bytes<ListKey>(list_slots_);
   }
 
   /// Of the source of an output under a tap, from the output's number times the stride.
@@ -197,6 +213,11 @@ class WeightGradient final : public Execution {
     blocks_ = block_list_.size();
     const PixelBlock most = block_list_.most();
     most_runs_ = most.planes * most.rows;
+    // Lists are the same for all groups and panels: those of a few blocks are kept.
+    constexpr std::int64_t kListBytes = 128 << 10;
+    list_slots_ = std::clamp<std::int64_t>(
+        kListBytes / (lists_ * most_runs_ * static_cast<std::int64_t>(sizeof(PixelRun))), 1,
+        std::max<std::int64_t>(1, blocks_));
 
     const std::int64_t source = source_pixels(most), pixels = most.pixels();
     row_panel_ = odd_lines((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
@@ -504,6 +525,22 @@ class WeightGradient final : public Execution {
     return count;
   }
 
+  /// The lists of a block; returns their slot.
+  std::int64_t find_lists(const Operand& rows, const Operand& columns, std::int64_t number,
+                          const Scratch& scratch) const noexcept {
+    const std::int64_t slot = number % list_slots_;
+    const ListKey key{number, 2 * rows.pixel_stride + (rows.sample_stride == 0),
+                      2 * columns.pixel_stride + (columns.sample_stride == 0)};
+    if (scratch.keys[slot] == key) return slot;
+    scratch.keys[slot] = key;
+    const PixelBlock block = block_list_[number];
+    for (std::int64_t list = slot * lists_; list < (slot + 1) * lists_; ++list) {
+      scratch.run_counts[list] = list_runs(rows, columns, block, list - slot * lists_,
+                                           scratch.runs + list * most_runs_);
+    }
+    return slot;
+  }
+
   /// What will be read later, to be fetched a line a pixel.
   struct Stream {
     const T *at, *end;
@@ -521,13 +558,14 @@ class WeightGradient final : public Execution {
 
   /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
   void multiply(const Operand& rows, const Operand& columns, std::int64_t width,
-                const PixelBlock& block, const Scratch& scratch, const Range& panels, T* sums, bool accumulate,
-                Stream& stream) const noexcept {
+                std::int64_t number, const Scratch& scratch, const Range& panels, T* sums,
+                bool accumulate, Stream& stream) const noexcept {
     const bool swapped = shape_.source_lanes;
-    PixelRun* runs = scratch.runs;
-    std::int64_t* run_counts = scratch.run_counts;
+    const std::int64_t pixels = block_list_[number].pixels();
+    const std::int64_t first_list = find_lists(rows, columns, number, scratch) * lists_;
+    const PixelRun* runs = scratch.runs + first_list * most_runs_;
+    const std::int64_t* run_counts = scratch.run_counts + first_list;
     WeightGemmTile<T> tile{};
-    tile.runs = runs;
     tile.rows_pixel_stride = swapped ? rows.pixel_stride : source_step(rows);
     tile.columns = columns.data;
     tile.columns_pixel_stride = swapped ? source_step(columns) : columns.pixel_stride;
@@ -539,13 +577,14 @@ class WeightGradient final : public Execution {
       const bool more = stream.at < stream.end;
       tile.prefetch = more ? stream.at : columns.data;
       tile.prefetch_stride = more ? kLine : 0;
-      if (more) stream.at += block.pixels() * kLine;
+      if (more) stream.at += pixels * kLine;
       if (tile.run_count > 0 || !accumulate) kernels_.weight_gemm->tile(tile);
     };
     if (spans_) {
       tile.sum_row_stride = width;
       for (std::int64_t list = 0; list < lists_; ++list) {
-        tile.run_count = list_runs(rows, columns, block, list, runs);
+        tile.runs = runs + list * most_runs_;
+        tile.run_count = run_counts[list];
         for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
           const Range range = panel_channels(chunk, chunks_, span_);
           tile.rows = rows.data + range.begin;
@@ -554,9 +593,6 @@ class WeightGradient final : public Execution {
         }
       }
       return;
-    }
-    for (std::int64_t tap = 0; tap < taps_; ++tap) {
-      run_counts[tap] = list_runs(rows, columns, block, tap, runs + tap * most_runs_);
     }
     tile.sum_row_stride = taps_ * width;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
@@ -586,26 +622,28 @@ class WeightGradient final : public Execution {
            divide_up(panels * splits, threads_) * threads_ * 10 > 11 * panels * splits) {
       ++splits;
     }
-    parallel_for(threads_, panels * splits, [&](std::int64_t unit, int thread) {
+    const std::int64_t units = panels * splits;
+    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
       const Scratch scratch = of_thread(thread);
-      const std::int64_t number = unit / splits % column_panels_;
-      const std::int64_t group = unit / splits / column_panels_;
-      const Panels columns = column_panel(number, scratch.columns);
-      const Range some = Range::share(row_panels_, static_cast<int>(unit % splits),
-                                      static_cast<int>(splits));
-      for (std::int64_t b = 0; b < blocks_; ++b) {
-        const PixelBlock where = block_list_[b];
-        const Operand rows = rows_in_place_ ? rows_in_place(call, group)
-                                            : Operand{call.shared + (group * blocks_ + b) * block_rows,
-                                                      row_width_, 0};
-        Stream stream{nullptr, nullptr};
-        multiply(rows, columns_of(call, group, where, columns), columns.width, where, scratch, some,
-                 scratch.sums, b > 0, stream);
+      scratch.forget_lists(*this);
+      const Range range = Range::share(units, thread, team);
+      for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+        const std::int64_t group = unit / splits / column_panels_;
+        const Panels columns = column_panel(unit / splits % column_panels_, scratch.columns);
+        const Range some = Range::share(row_panels_, static_cast<int>(unit % splits),
+                                        static_cast<int>(splits));
+        for (std::int64_t b = 0; b < blocks_; ++b) {
+          Operand rows{call.shared + (group * blocks_ + b) * block_rows, row_width_, 0};
+          if (rows_in_place_) rows = rows_in_place(call, group);
+          Stream stream{nullptr, nullptr};
+          multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b,
+                   scratch, some, scratch.sums, b > 0, stream);
+        }
+        const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
+        const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
+        finish(call, group, columns, spans_ ? Range{0, shape_.rows} : Range{begin, end},
+               scratch.sums);
       }
-      const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
-      const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
-      finish(call, group, columns, spans_ ? Range{0, shape_.rows} : Range{begin, end},
-             scratch.sums);
     });
   }
 
@@ -615,6 +653,7 @@ class WeightGradient final : public Execution {
     const std::int64_t units = problem_.groups * parts_ * column_panels_;
     parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
       const Scratch scratch = of_thread(thread);
+      scratch.forget_lists(*this);
       const Range range = Range::share(units, thread, team);
       for (std::int64_t unit = range.begin; unit < range.end;) {
         const std::int64_t part = unit / column_panels_ % parts_;
@@ -635,7 +674,7 @@ class WeightGradient final : public Execution {
           Stream stream = output_stream(call, group, b + 1 < blocks.end ? b + 1 : -1);
           for (std::int64_t number = first; number < last; ++number) {
             const Panels columns = column_panel(number, scratch.columns);
-            multiply(rows, columns_of(call, group, where, columns), columns.width, where, scratch,
+            multiply(rows, columns_of(call, group, where, columns), columns.width, b, scratch,
                      {0, row_panels_}, sums + number * panel_sums_, b > blocks.begin, stream);
           }
         }
@@ -715,7 +754,7 @@ class WeightGradient final : public Execution {
   std::int64_t total_channels_, total_elements_;
 
   PixelBlocks block_list_;
-  std::int64_t blocks_, most_runs_;
+  std::int64_t blocks_, most_runs_, list_slots_;
   std::int64_t parts_;  ///< 0: rows are packed once for all threads
 };
 
@@ -747,9 +786,10 @@ double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) 
                           shape.cycles * lanes;
   const double moved = bytes * (static_cast<double>(problem.x_size() + problem.y_size()) +
                                 3 * static_cast<double>(problem.weight_size()));
-  constexpr double kCall = 2e-6;
+  constexpr double kCall = 2e-6, kGroup = 4e-6;
   return products / (machine.flops_per_second[wide] * 0.9) +
-         moved / (2 * machine.bytes_per_second) + kCall;
+         static_cast<double>(problem.groups) * kGroup + moved / (2 * machine.bytes_per_second) +
+         kCall;
 }
 
 }  // namespace convolith

@@ -165,7 +165,7 @@ class WinogradWeightGradientExecution final : public Execution {
     }
 
     constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 4 << 20, kSumBytes = 16 << 20;
-    constexpr std::int64_t kTilesOfPart = 64, kMostParts = 8;
+    constexpr std::int64_t kFewestTiles = 32, kTilesOfPart = 98, kMostParts = 8;
     const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
     const std::int64_t line_bytes = grid_.columns * tile_bytes;
     const std::int64_t lines = grid_.lines();
@@ -173,7 +173,8 @@ class WinogradWeightGradientExecution final : public Execution {
     const auto blocks_of = [&](std::int64_t count, std::int64_t bytes) {
       return divide_up(count, std::max<std::int64_t>(1, bytes / line_bytes));
     };
-    parts_ = std::clamp<std::int64_t>(grid_.tiles() / kTilesOfPart, 0, kMostParts) & ~1;
+    parts_ = std::clamp<std::int64_t>(grid_.tiles() / kTilesOfPart, 2, kMostParts) & ~1;
+    if (grid_.tiles() < 2 * kFewestTiles) parts_ = 0;
     parts_ = std::min({parts_, kSumBytes / sum_bytes, lines});
     if (parts_ < 2) {
       parts_ = 0;
