@@ -164,6 +164,7 @@ class WinogradWeightGradientExecution final : public Execution {
       chunk_rows_ = std::max(chunk_rows_, rows.end - rows.begin);
     }
 
+    constexpr std::int64_t kMostSumBytes = 32 << 20, kSingleBytes = 40 << 20;
     constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 4 << 20, kSumBytes = 16 << 20;
     constexpr std::int64_t kFewestTiles = 32, kTilesOfPart = 98, kMostParts = 8;
     const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
@@ -178,7 +179,8 @@ class WinogradWeightGradientExecution final : public Execution {
     parts_ = std::min({parts_, kSumBytes / sum_bytes, lines});
     if (parts_ < 2) {
       parts_ = 0;
-      blocks_ = blocks_of(lines, kSharedBytes);
+      // One block needs no sums of all channels.
+      blocks_ = blocks_of(lines, sum_bytes > kMostSumBytes ? kSingleBytes : kSharedBytes);
       block_lines_ = blocks_ == 0 ? 1 : divide_up(lines, blocks_);
     } else {
       const std::int64_t part_lines = divide_up(lines, parts_);
