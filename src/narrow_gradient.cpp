@@ -437,8 +437,11 @@ std::string narrow_gradient_refusal(const ConvProblem& problem) {
            " pixels with padding_mode '" + name(problem.padding_mode) + "'";
   }
   constexpr double kMostTerms = double{kMaxChain} * kMaxChain * 4;
-  if (static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels()) > kMostTerms) {
-    return "sums of more than " + std::to_string(static_cast<std::int64_t>(kMostTerms)) + " products";
+  const double terms =
+      static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels());
+  if (terms > kMostTerms) {
+    return "sums of more than " + std::to_string(static_cast<std::int64_t>(kMostTerms)) +
+           " products";
   }
   return {};
 }

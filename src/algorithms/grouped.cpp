@@ -599,7 +599,9 @@ class GroupedAlgorithm final : public Algorithm {
   Support supports(const ConvProblem& problem) const override {
     if (problem.direction == Direction::backward_weight) {
       std::string reason = narrow_gradient_refusal(problem);
-      if (reason.empty() && problem.in_channels_per_group() == 1) reason = "groups are of 1 channel";
+      if (reason.empty() && problem.in_channels_per_group() == 1) {
+        reason = "groups are of 1 channel";
+      }
       return reason.empty() ? Support{} : Support::no(std::move(reason));
     }
     if (std::string reason = too_long_to_list(problem); !reason.empty()) {

@@ -77,8 +77,10 @@ class WeightGradient final : public Execution {
     // Under one tap a row is read once for each panel of columns: not worth packing, unless pixels
     // lie so that they fall into the same sets of a cache.
     constexpr std::int64_t kPage = 4096;
-    const std::int64_t pixel_bytes = shape_.rows * problem.groups * static_cast<std::int64_t>(sizeof(T));
-    rows_in_place_ = channels_last_ && taps_ == 1 && (clips_ || !padded) && pixel_bytes % kPage != 0;
+    const std::int64_t pixel_bytes =
+        shape_.rows * problem.groups * static_cast<std::int64_t>(sizeof(T));
+    rows_in_place_ =
+        channels_last_ && taps_ == 1 && (clips_ || !padded) && pixel_bytes % kPage != 0;
     planes_ = problem.batch * windows_[0].output;
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
       const Window& w = windows_[axis];
@@ -89,7 +91,7 @@ class WeightGradient final : public Execution {
     }
     choose_panels();
     cut_blocks(machine);
-    cut_work(machine);
+    cut_work();
   }
 
   std::size_t workspace_bytes() const noexcept override {
@@ -105,7 +107,9 @@ class WeightGradient final : public Execution {
       return;
     }
     auto* scratch = static_cast<std::byte*>(workspace) + shared_bytes();
-    const auto of_thread = [&](int thread) { return Scratch(*this, scratch + thread_bytes() * thread); };
+    const auto of_thread = [&](int thread) {
+      return Scratch(*this, scratch + thread_bytes() * thread);
+    };
     if (parts_ == 0) {
       run_shared(call, of_thread);
     } else {
@@ -144,9 +148,10 @@ class WeightGradient final : public Execution {
       sums = take(execution.private_sums());
       total = take(execution.total_elements_);
       runs = reinterpret_cast<PixelRun*>(bytes);
-      bytes += aligned_bytes<PixelRun>(execution.list_slots_ * execution.lists_ * execution.most_runs_);
+      const std::int64_t lists = execution.list_slots_ * execution.lists_;
+      bytes += aligned_bytes<PixelRun>(lists * execution.most_runs_);
       run_counts = reinterpret_cast<std::int64_t*>(bytes);
-      bytes += aligned_bytes<std::int64_t>(execution.list_slots_ * execution.lists_);
+      bytes += aligned_bytes<std::int64_t>(lists);
       keys = reinterpret_cast<ListKey*>(bytes);
     }
 
@@ -226,12 +231,12 @@ class WeightGradient final : public Execution {
 
   /// Few pixels: all rows are packed first, and then panels of columns are work of their own. Many:
   /// parts of the pixels have sums of their own, which are added in order.
-  void cut_work(const Machine& machine) {
+  void cut_work() {
     constexpr std::int64_t kPixelsOfPart = 1568, kMostParts = 8;
     constexpr std::int64_t kSharedBytes = 16 << 20, kSumBytes = 32 << 20;
-    (void)machine;
     const std::int64_t pixels = planes_ * windows_[1].output * windows_[2].output;
-    if (pixels <= kPixelsOfPart && shared_rows() * static_cast<std::int64_t>(sizeof(T)) <= kSharedBytes) {
+    const std::int64_t rows_bytes = shared_rows() * static_cast<std::int64_t>(sizeof(T));
+    if (pixels <= kPixelsOfPart && rows_bytes <= kSharedBytes) {
       parts_ = 0;
       return;
     }
@@ -262,7 +267,8 @@ class WeightGradient final : public Execution {
   Panels column_panel(std::int64_t number, T* data) const noexcept {
     const std::int64_t first = number * columns_width_;
     const std::int64_t channels = std::min(columns_width_, shape_.lanes - first);
-    return {first, channels, 1, channels <= kernels_.lanes ? kernels_.lanes : columns_width_, 0, data};
+    const std::int64_t width = channels <= kernels_.lanes ? kernels_.lanes : columns_width_;
+    return {first, channels, 1, width, 0, data};
   }
 
   void pack(const Call& call, std::int64_t group, const PixelBlock& block, const Panels& panels,
@@ -314,8 +320,8 @@ class WeightGradient final : public Execution {
     }
   }
 
-  void pack_line(const Maps<const T>& x, const T* line, const PixelBlock& block, const Panels& panels,
-                 T* strip) const noexcept {
+  void pack_line(const Maps<const T>& x, const T* line, const PixelBlock& block,
+                 const Panels& panels, T* strip) const noexcept {
     const Window& width = windows_[2];
     const StripAxis& axis = axes_[2];
     // Places first, first + step, ... of the strip hold columns from, from + source_step, ...
@@ -502,9 +508,9 @@ class WeightGradient final : public Execution {
       return clips_ && (at < 0 || at >= windows_[axis].input);
     };
     const bool swapped = shape_.source_lanes;
-    const std::int64_t source_length = (tap.end - tap.begin) * source_step(swapped ? columns : rows);
-    const std::int64_t output_length =
-        (tap.end - tap.begin) * (swapped ? rows : columns).pixel_stride;
+    const std::int64_t pixels = tap.end - tap.begin;
+    const std::int64_t source_length = pixels * source_step(swapped ? columns : rows);
+    const std::int64_t output_length = pixels * (swapped ? rows : columns).pixel_stride;
     std::int64_t count = 0, next_source = 0, next_output = 0;
     for (std::int64_t plane = 0; plane < block.planes; ++plane) {
       if (is_padding(0, (block.plane + plane) % windows_[0].output)) continue;
@@ -610,9 +616,10 @@ class WeightGradient final : public Execution {
   template <class OfThread>
   void run_shared(const Call& call, const OfThread& of_thread) const noexcept {
     const std::int64_t block_rows = row_panels_ * row_panel_;
-    parallel_for(threads_, rows_in_place_ ? 0 : problem_.groups * blocks_, [&](std::int64_t index, int) {
-      pack(call, index / blocks_, block_list_[index % blocks_], row_panels(call.shared + index * block_rows),
-           true);
+    const std::int64_t to_pack = rows_in_place_ ? 0 : problem_.groups * blocks_;
+    parallel_for(threads_, to_pack, [&](std::int64_t index, int) {
+      pack(call, index / blocks_, block_list_[index % blocks_],
+           row_panels(call.shared + index * block_rows), true);
     });
     // Panels of rows are split where there are too few of columns. No sum depends on it.
     const std::int64_t panels = problem_.groups * column_panels_;
@@ -715,7 +722,8 @@ class WeightGradient final : public Execution {
         if (taps_ == 1) {
           std::copy(from, from + columns.channels, to + k * in);
         } else {
-          kernels_.transpose(taps_, columns.channels, from, width, 1, to + k * in * taps_, taps_, 1);
+          kernels_.transpose(taps_, columns.channels, from, width, 1, to + k * in * taps_, taps_,
+                             1);
         }
       }
       return;
@@ -770,7 +778,8 @@ std::unique_ptr<const Execution> make_weight_gradient(const ConvProblem& problem
 
 std::string weight_gradient_refusal(const ConvProblem& problem) {
   constexpr std::int64_t kFewestInBlock = 32;
-  const double terms = static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels());
+  const double terms =
+      static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels());
   if (terms <= static_cast<double>(kMaxChain) * kMaxChain * kFewestInBlock) return {};
   return "sums of " + std::to_string(static_cast<std::int64_t>(terms)) +
          " products would be folded in a chain above " + std::to_string(kMaxChain);
@@ -784,7 +793,13 @@ double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) 
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *
                           shape.cycles * lanes;
-  const double moved = bytes * (static_cast<double>(problem.x_size() + problem.y_size()) +
+  // In channels_last every group reads pieces of pixels, and cache lines that are shared.
+  double pieces = 1;
+  if (problem.groups > 1 && problem.layout == Layout::channels_last) {
+    const double piece = bytes * static_cast<double>(problem.in_channels_per_group());
+    pieces = 3 * std::max(1.0, static_cast<double>(kAlignment) / piece);
+  }
+  const double moved = bytes * (pieces * static_cast<double>(problem.x_size() + problem.y_size()) +
                                 3 * static_cast<double>(problem.weight_size()));
   constexpr double kCall = 2e-6, kGroup = 4e-6;
   return products / (machine.flops_per_second[wide] * 0.9) +

@@ -550,7 +550,7 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   const double products =
       frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 +
       register_tiles * kTileCycles;
-  // Transforms, a vector at a time; those of eight frequencies an axis have more than registers hold.
+  // Transforms, a vector at a time; of eight frequencies an axis, registers do not hold them.
   constexpr double kNarrow = 6, kWide = 8, kSum = 5;
   const double vector_cycles = grid.inputs > 6 ? kWide : kNarrow;
   const double transforms = tiles * (in_vectors + out_vectors) * frequencies * vector_cycles;
