@@ -43,9 +43,6 @@ NETS: dict[str, Make] = {
     "all_convolutional": lambda classes, channels: zoo.all_convolutional(
         classes, channels, data_format="channels_last"
     ),
-    "neocognitron": lambda classes, channels: zoo.neocognitron(
-        classes, channels, data_format="channels_last"
-    ),
 }
 BESIDE = "fully_connected"
 
