@@ -10,28 +10,28 @@
 namespace convolith {
 namespace {
 
-/// Channels are neighbours: adds whole pixels, halving the range until a chain is short enough.
+/// Rows of `count` numbers, `stride` apart, the rows of a sample together: adds them, halving the
+/// range until a chain is short enough.
 template <class T>
-class PixelSum {
+class RowSum {
  public:
-  PixelSum(const Kernels<T>& kernels, const Maps<const T>& maps, std::int64_t pixels,
-           std::int64_t channels)
-      : kernels_(kernels), maps_(maps), pixels_(pixels), channels_(channels) {}
+  RowSum(const Kernels<T>& kernels, const Maps<const T>& maps, std::int64_t rows,
+         std::int64_t stride, std::int64_t count)
+      : kernels_(kernels), maps_(maps), rows_(rows), stride_(stride), count_(count) {}
 
-  /// Adds pixels [begin, end) of the flattened batch to `sum`; `spare` holds one sum a level.
+  /// Adds rows [begin, end) of the flattened batch to `sum`; `spare` holds one sum a level.
   void add(std::int64_t begin, std::int64_t end, T* sum, T* spare) const noexcept {
     if (end - begin <= kMaxChain / 2) {
-      for (std::int64_t p = begin; p < end; ++p) {
-        kernels_.add(channels_, maps_.sample(p / pixels_, 0) + p % pixels_ * maps_.pixel_stride,
-                     sum);
+      for (std::int64_t r = begin; r < end; ++r) {
+        kernels_.add(count_, maps_.sample(r / rows_, 0) + r % rows_ * stride_, sum);
       }
       return;
     }
     const std::int64_t middle = begin + (end - begin) / 2;
     for (const Range half : {Range{begin, middle}, Range{middle, end}}) {
-      std::fill(spare, spare + channels_, T(0));
-      add(half.begin, half.end, spare, spare + channels_);
-      kernels_.add(channels_, spare, sum);
+      std::fill(spare, spare + count_, T(0));
+      add(half.begin, half.end, spare, spare + count_);
+      kernels_.add(count_, spare, sum);
     }
   }
 
@@ -44,24 +44,55 @@ class PixelSum {
  private:
   const Kernels<T>& kernels_;
   Maps<const T> maps_;
-  std::int64_t pixels_, channels_;
+  std::int64_t rows_, stride_, count_;
 };
 
+/// Pixels whose channels are neighbours. Where few channels leave no gap between pixels, several
+/// pixels make one row, and their sums are added at the end.
 template <class T>
 void sum_channels_last(const Kernels<T>& kernels, const Maps<const T>& maps, std::int64_t batch,
                        std::int64_t channels, std::int64_t pixels, T* sums, int threads) {
-  constexpr std::int64_t kBlock = 64;  // channels: a cache line or more of every pixel
-  const std::int64_t levels = PixelSum<T>::levels(batch * pixels);
+  constexpr std::int64_t kBlock = 256;  // numbers of a row that are summed together
+  constexpr std::int64_t kMostPixels = 128, kMostParts = 16, kFewestRows = 64;
+  const bool dense = maps.pixel_stride == channels;
+  const std::int64_t together = dense ? std::clamp<std::int64_t>(kBlock / channels, 1,
+                                                                 std::min(kMostPixels, pixels))
+                                      : 1;
+  const std::int64_t width = together * channels;
+  const std::int64_t rows = pixels / together;  // of a sample
+  const std::int64_t blocks = divide_up(width, kBlock);
+  const std::int64_t parts = std::clamp<std::int64_t>(batch * rows / kFewestRows, 1, kMostParts);
+  const std::int64_t levels = RowSum<T>::levels(divide_up(batch * rows, parts));
+  std::vector<T> part_sums(static_cast<std::size_t>(parts * width));
   std::vector<T> spare(static_cast<std::size_t>(threads * levels * kBlock));
-  parallel_for(threads, divide_up(channels, kBlock), [&](std::int64_t block, int thread) {
-    const std::int64_t first = block * kBlock;
-    const std::int64_t count = std::min(kBlock, channels - first);
-    Maps<const T> part = maps;
-    part.data += first;
-    std::fill(sums + first, sums + first + count, T(0));
-    PixelSum<T>(kernels, part, pixels, count)
-        .add(0, batch * pixels, sums + first, spare.data() + thread * levels * kBlock);
+  parallel_for(threads, parts * blocks, [&](std::int64_t index, int thread) {
+    const std::int64_t first = index % blocks * kBlock;
+    const std::int64_t part = index / blocks;
+    const Range range =
+        Range::share(batch * rows, static_cast<int>(part), static_cast<int>(parts));
+    Maps<const T> from = maps;
+    from.data += first;
+    RowSum<T>(kernels, from, rows, together * maps.pixel_stride,
+              std::min(kBlock, width - first))
+        .add(range.begin, range.end, part_sums.data() + part * width + first,
+             spare.data() + thread * levels * kBlock);
   });
+  for (std::int64_t part = 1; part < parts; ++part) {
+    kernels.add(width, part_sums.data() + part * width, part_sums.data());
+  }
+  std::fill(sums, sums + channels, T(0));
+  for (std::int64_t p = 0; p < together; ++p) {
+    kernels.add(channels, part_sums.data() + p * channels, sums);
+  }
+  // Pixels at the end of every sample that fill no row.
+  const std::int64_t rest = pixels - rows * together;
+  if (rest == 0) return;
+  std::vector<T> rest_sums(static_cast<std::size_t>(channels * (1 + RowSum<T>::levels(batch * rest))));
+  Maps<const T> from = maps;
+  from.data += rows * together * maps.pixel_stride;
+  RowSum<T>(kernels, from, rest, maps.pixel_stride, channels)
+      .add(0, batch * rest, rest_sums.data(), rest_sums.data() + channels);
+  kernels.add(channels, rest_sums.data(), sums);
 }
 
 template <class T>
