@@ -556,9 +556,10 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   const double transforms = tiles * (in_vectors + out_vectors) * frequencies * vector_cycles;
   const double sums = frequencies * static_cast<double>(in) * out_vectors * kSum;
   const double moved = bytes * static_cast<double>(problem.x_size() + problem.y_size());
-  constexpr double kGroup = 1e-5;
+  // Groups come one after the other, and each calls the threads together twice.
+  const double group = problem.groups > 1 ? 5e-5 : 1e-5;
   return static_cast<double>(problem.groups) *
-             ((products + transforms + sums) * cycle + kGroup) +
+             ((products + transforms + sums) * cycle + group) +
          moved / (2 * machine.bytes_per_second);
 }
 
