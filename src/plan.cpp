@@ -47,6 +47,7 @@ Candidate predict(const Algorithm& algorithm, const ConvProblem& problem,
     // Under strict numerics a sample has the same bits in any batch, so the same algorithm.
     if (options.numerics == Numerics::strict) judged.batch = 1;
     candidate.cost_seconds = algorithm.cost(judged, machine);
+    if (!options.packs_once) candidate.cost_seconds += algorithm.packing_cost(judged, machine);
     candidate.tolerance = algorithm.tolerance(problem);
   }
   return candidate;

@@ -82,6 +82,11 @@ class Algorithm {
 
   /// Predicted seconds on one core.
   virtual double cost(const ConvProblem& problem, const Machine& machine) const = 0;
+
+  /// Predicted seconds on one core of packing the weights, for calls that do it each time.
+  virtual double packing_cost(const ConvProblem& /*problem*/, const Machine& /*machine*/) const {
+    return 0;
+  }
   virtual Tolerance tolerance(const ConvProblem& problem) const = 0;
   virtual std::unique_ptr<const Execution> prepare(const ConvProblem& problem,
                                                    const Machine& machine, int threads) const = 0;

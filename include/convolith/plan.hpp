@@ -14,6 +14,7 @@ namespace convolith {
 struct PlanOptions {
   std::string algorithm = "auto";
   Numerics numerics = Numerics::fast;
+  bool packs_once = true;                        ///< false: weights are packed in every run
   int threads = 0;                               ///< 0: the library's current setting
   std::string isa{};                             ///< empty: the ISA in use
   std::optional<std::size_t> workspace_limit{};  ///< honoured by choosing another algorithm

@@ -69,6 +69,15 @@ class FftAlgorithm final : public Algorithm {
            maps_bytes / machine.bytes_per_second;
   }
 
+  double packing_cost(const ConvProblem& problem, const Machine& machine) const override {
+    const FftDimensions dimensions(problem, machine);
+    std::string reason;
+    const std::optional<FftTiling> tiling = dimensions.choose(machine, &reason);
+    const std::int64_t elements = dimensions.packed_elements(*tiling);
+    // Not only written but transformed, twice.
+    return 2 * packing_seconds(static_cast<double>(elements * size_of(problem.dtype)), machine);
+  }
+
   Tolerance tolerance(const ConvProblem& problem) const override {
     // Each of the three transforms has log2 of its points of levels, with a
     // sum, a product and the error of a twiddle; the products of channels are summed between.

@@ -653,6 +653,12 @@ class GroupedAlgorithm final : public Algorithm {
            kForkJoin;
   }
 
+  double packing_cost(const ConvProblem& problem, const Machine& /*machine*/) const override {
+    if (problem.direction == Direction::backward_weight) return 0;
+    constexpr double kElement = 2.5e-9;  // seconds: they are gathered one by one
+    return static_cast<double>(problem.weight_size()) * kElement;
+  }
+
   Tolerance tolerance(const ConvProblem& problem) const override {
     return {summation_bound(problem.dtype, reduction_terms(problem))};
   }

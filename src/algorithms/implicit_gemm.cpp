@@ -120,6 +120,12 @@ class ImplicitGemmAlgorithm final : public Algorithm {
            bytes / (4 * machine.bytes_per_second) + kCall;
   }
 
+  double packing_cost(const ConvProblem& problem, const Machine& machine) const override {
+    if (problem.direction == Direction::backward_weight) return 0;
+    return packing_seconds(
+        static_cast<double>(problem.weight_size() * size_of(problem.dtype)), machine);
+  }
+
   Tolerance tolerance(const ConvProblem& problem) const override {
     return {summation_bound(problem.dtype, reduction_terms(problem))};
   }

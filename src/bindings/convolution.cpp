@@ -96,7 +96,8 @@ py::array convolve(const ConvProblem& problem, const std::string& algorithm,
                    const std::string& numerics, int threads, const py::tuple& spoken,
                    const std::optional<Names>& names) {
   const SpokenCall call(spoken);
-  const PlanOptions options = plan_options(algorithm, numerics, threads, "", std::nullopt);
+  PlanOptions options = plan_options(algorithm, numerics, threads, "", std::nullopt);
+  options.packs_once = false;
   const CallKey key(call.arrays, call.said, threads, options.numerics);
   Call checked(problem, ProblemShapes(problem), false, call.arrays, names ? &*names : nullptr);
   const auto plan = std::make_shared<const ArrayPlan>(Plan(problem, options));

@@ -42,4 +42,10 @@ inline const Kernels<double>& kernels_for(const Machine& machine) noexcept {
   return machine.kernels->float64;
 }
 
+/// Seconds on one core of writing packed weights; those that outgrow L2 wait for memory. Fitted.
+inline double packing_seconds(double bytes, const Machine& machine) noexcept {
+  const bool cached = bytes < static_cast<double>(machine.l2_bytes) * 4;
+  return bytes / ((cached ? 2.5 : 0.7) * machine.bytes_per_second);
+}
+
 }  // namespace convolith

@@ -100,6 +100,14 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   return groups * (products + transforms) + maps_bytes / machine.bytes_per_second + kForkJoin;
 }
 
+double Winograd::packing_cost(const ConvProblem& problem, const Machine& machine) const {
+  if (problem.direction == Direction::backward_weight) return 0;
+  const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
+  const std::int64_t elements = problem.groups * geometry.frequencies() * geometry.reduced_taps *
+                                geometry.reduced * geometry.produced;
+  return packing_seconds(static_cast<double>(elements * size_of(problem.dtype)), machine);
+}
+
 Tolerance Winograd::tolerance(const ConvProblem& problem) const {
   if (problem.direction == Direction::backward_weight) {
     // F(r, m); the sums are over tiles.

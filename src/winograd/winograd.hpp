@@ -15,6 +15,7 @@ class Winograd final : public Algorithm {
   bool strict() const noexcept override { return false; }
   Support supports(const ConvProblem& problem) const override;
   double cost(const ConvProblem& problem, const Machine& machine) const override;
+  double packing_cost(const ConvProblem& problem, const Machine& machine) const override;
   Tolerance tolerance(const ConvProblem& problem) const override;
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,
                                            int threads) const override;
