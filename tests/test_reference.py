@@ -503,6 +503,20 @@ def stochastic_choice(window, u):
     raise AssertionError
 
 
+@pytest.mark.parametrize("power", [-1070, -1022, 1000])
+def test_gradients_of_ratios_do_not_depend_on_the_scale(power):
+    """Powers of two times x, down to where a norm has few bits left, give the same gradients."""
+    x = np.array([[[3.0, -2.0, 1.0, 2.0]]])
+    dy = np.array([[[1.0, -3.0]]])
+    scaled = np.ldexp(x, power)
+    for p in (0.5, 1.0, 2.0, 7.5):
+        expected = ref.lp_pool1d_backward(dy, x, p, 2)
+        np.testing.assert_allclose(ref.lp_pool1d_backward(dy, scaled, p, 2), expected, rtol=1e-15)
+    expected = ref.stochastic_pool1d_backward(dy, x, 2, training=False)
+    result = ref.stochastic_pool1d_backward(dy, scaled, 2, training=False)
+    np.testing.assert_allclose(result, expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_stochastic_pool_follows_its_draws(data_format):
     x = random(2, 3, 6, 7)

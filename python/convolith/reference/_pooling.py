@@ -316,6 +316,13 @@ def _lp(values: Array, p: float) -> Array:
     return norm
 
 
+def _by_greatest(magnitudes: Array) -> Array:
+    """Windows over their greatest element: for what depends on ratios alone, near the ends of the
+    range too."""
+    top = magnitudes.max(axis=-1, keepdims=True)
+    return np.where((top > 0) & np.isfinite(top), magnitudes / top, magnitudes)
+
+
 def _lp_pool(
     rank: int,
     x: FloatArray,
@@ -365,7 +372,8 @@ def _lp_pool_backward(
         taps = _max_taps(windows, np.abs(values))
         dx = windows.scatter(_at(windows, taps), gradient * np.sign(_pick(values, taps)))
     else:
-        ratio = np.abs(values) / _lp(values, p)[..., None]
+        scaled = _by_greatest(np.abs(values))
+        ratio = scaled / _lp(scaled, p)[..., None]
         slope = np.where(values == 0, 0.0, np.sign(values) * ratio ** (p - 1))
         dx = windows.scatter(windows.at, gradient[..., None] * slope)
     result: Array = call.write(dx)
@@ -471,7 +479,7 @@ def _stochastic_pool_backward(
         result: Array = call.write(windows.scatter(chosen, gradient))
         return result
     values = windows.gather(call.x, 0.0)
-    positive = np.maximum(values, 0.0)
+    positive = _by_greatest(np.maximum(values, 0.0))
     total = positive.sum(axis=-1, keepdims=True)
     y = (positive * positive).sum(axis=-1, keepdims=True) / total
     slope = np.where(positive == 0, 0.0, (2 * positive - y) / total)
