@@ -115,11 +115,11 @@ from convolith._pooling import (
 if _TYPE_CHECKING:
     from convolith import autograd, nn, optim, zoo
 
-_LAZY = ("autograd", "nn", "optim", "zoo")
+_LAZY = ("autograd", "nn", "optim", "testing", "zoo")
 
 
 def __getattr__(name: str) -> _ModuleType:
-    """Import the layers for networks when they are first used: convolutions do without."""
+    """Import the layers for networks, and the checks, when they are first used."""
     if name in _LAZY:
         return _importlib.import_module(f"convolith.{name}")
     raise AttributeError(f"module 'convolith' has no attribute {name!r}")
@@ -222,6 +222,7 @@ __all__ = [
     "sum_pool2d_backward",
     "sum_pool3d",
     "sum_pool3d_backward",
+    "testing",
     "threads",
     "zoo",
 ]
