@@ -1,4 +1,4 @@
-"""The command line: `convolith info | bench | filter`."""
+"""The command line: `convolith info | bench | check | filter`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,87 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(builtins, "__import__", refuse)
 
     return hide
+
+
+# ---- check ---------------------------------------------------------------------------------
+
+
+def broken_conv2d(x: Array, weight: Array, **options: Any) -> Array:
+    y = convolith.conv2d(x, weight, **options, numerics="strict")
+    y[..., :1] = 0
+    return y
+
+
+def test_check_of_a_module(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    problems = [f"--problem=conv2d c2 i5x{n} k2 f3x3 p1:1x1:1 bias" for n in (4, 9)]
+    code, out, _ = run(capsys, "check", "--module", "convolith:conv2d", *problems)
+    assert code == 0
+    assert "No problem failed; 2 passed." in out
+    report = tmp_path / "report.json"
+    code, out, _ = run(
+        capsys,
+        *("check", "--module", "test_cli:broken_conv2d", *problems),
+        *("--json", str(report), "--pictures", str(tmp_path / "pictures")),
+    )
+    assert code == 1
+    assert "elements are wrong" in out
+    assert "again: convolith check --module test_cli:broken_conv2d --problem 'conv2d" in out
+    (record,) = json.loads(report.read_text())
+    assert (record["passed"], record["failed"]) == (0, 2)
+    assert list((tmp_path / "pictures").glob("*.png"))
+
+
+def test_check_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    isa = convolith.show_config(mode="dicts")["isas_available"][0]
+    options = ("--op", "conv1d", "--direction", "backward_weight", "--seed", "5", "--isa", isa)
+    options += ("--threads", "2", "--dtype", "float32", "--data-format", "channels_last")
+    code, out, _ = run(capsys, "check", "--self", *options, "--algorithm", "direct")
+    assert code == 0, out
+    assert f"direct, {isa}, 2 threads" in out
+    assert "No problem failed; " in out
+
+
+def test_check_that_serves_nothing_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "--problem=conv2d c2 i5x4 k2 f3x3 strided"
+    code, out, _ = run(
+        capsys, "check", "--module", "convolith:conv2d", "--array-module", "numpy", problem
+    )
+    assert code == 1
+    assert "Nothing was checked" in out
+
+
+def test_check_prints_its_header(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "check", "--header")
+    assert code == 0
+    assert "convolith_problem" in Path(out.strip()).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--lib", "./nothing.so"), "--lib needs --symbol"),
+        (("--lib", "./nothing.so", "--symbol", "conv2d_f32"), "nothing.so"),
+        (("--lib", "./nothing.so", "--symbol", "kernel"), "does not tell the operation"),
+        (("--torch", "--symbol", "f"), "--symbol goes with --lib"),
+        (("--module", "convolith:conv2d", "--op", "conv4d"), "op is 'conv4d'"),
+        (("--module", "convolith:conv2dd", "--op", "conv2d"), "conv2dd"),
+        (("--module", "no.such:conv2d"), "No module named 'no'"),
+        (("--module", "convolith", "--op", "conv2d"), "must be package.module:function"),
+        (("--self", "--isa", "mmx"), "--isa 'mmx' is not here"),
+        (("--self", "--algorithm", "strassen"), "--algorithm 'strassen' is unknown"),
+        (("--module", "convolith:conv2d", "--tolerance", "x"), "tolerance is 'x'"),
+        (("--module", "convolith:conv2d", "--problem", "conv2d c1 7q"), "'7q' is not understood"),
+        (("--module", "convolith:conv2d", "--json", "/no/where.json"), "cannot write"),
+        (("--module", "convolith:matmul", "--direction", "backward"), "matmul has forward"),
+    ],
+)
+def test_mistakes_in_check(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in fails(capsys, "check", *arguments)
 
 
 # ---- info and usage ------------------------------------------------------------------------

@@ -71,7 +71,9 @@ def uniform(problem: Problem, tolerance: Tolerance, first: Array, second: Array)
     if not amount:
         return 0.0
     rank, last = problem.rank, problem.data_format == "channels_last"
-    first, second = np.abs(first.astype(np.float64)), np.abs(second.astype(np.float64))
+    first, second = (
+        np.abs(np.where(np.isfinite(a), a, 0).astype(np.float64)) for a in (first, second)
+    )
     if problem.direction == "backward_weight":
         axes = tuple(range(rank + 1)) if last else (0, *range(2, rank + 2))
         sums_of = first if "transpose" not in problem.op else second

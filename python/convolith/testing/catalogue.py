@@ -372,7 +372,8 @@ def _shaped(op: str, direction: str, rng: np.random.Generator) -> Iterator[Probl
                 yield Problem.make(op, direction, shape=(3, 5), activation=name, data=data)
         for name in ("relu", "relu6", "leaky_relu"):
             yield Problem.make(op, direction, shape=(3, 5), activation=name, data="huge")
-            yield Problem.make(op, direction, shape=(3, 50), activation=name, data="nan")
+            if direction == "forward":  # a derivative at NaN is anybody's guess
+                yield Problem.make(op, direction, shape=(3, 50), activation=name, data="nan")
         return
     if op == "cross_entropy":
         reductions = ("none", "sum", None)

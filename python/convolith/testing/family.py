@@ -143,7 +143,10 @@ def smaller_geometry(problem: Problem) -> Iterator[Problem]:
     if problem.data not in ("integers",):
         yield problem.replace(data="integers")
     for name, value in geometry.items():
-        if value is True or isinstance(value, float) or name in ("padding_mode", "activation"):
+        needed = name == "norm_type" or name == problem.op
+        if not needed and (
+            value is True or name in ("padding_mode", "activation", "label_smoothing")
+        ):
             yield problem.replace(**{name: None})
     if "output_padding" in geometry:
         yield problem.replace(output_padding=None)

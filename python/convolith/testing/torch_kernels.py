@@ -33,10 +33,12 @@ def kernel_for(op: str, direction: str, device: str | None = None) -> Callable[.
     def run(*args: Any, **options: Any) -> Any:
         given = [tensor(a) if hasattr(a, "dtype") else a for a in args]
         options = {k: tensor(v) if hasattr(v, "dtype") else v for k, v in options.items()}
-        if direction == "forward":
-            with torch.no_grad():
-                return forward(*given, **options)
-        return _gradient(op, direction, forward, given, options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of copies that padding costs
+            if direction == "forward":
+                with torch.no_grad():
+                    return forward(*given, **options)
+            return _gradient(op, direction, forward, given, options)
 
     run.__qualname__ = f"torch.{name}"
     return run
@@ -173,7 +175,14 @@ def _pooling(op: str, x: Any, *args: Any, **options: Any) -> Any:
         raise NotImplementedError("torch's Lp pooling has no padding")
     if "unpool" in op and "padding" in options and x.numel() == 0:
         raise NotImplementedError("empty")
-    return getattr(functional, op)(x, *args, **options)
+    if "lp" in op and rank == 1:
+        power, (kernel,) = args
+        args = (power, kernel)
+        options = {k: v[0] if isinstance(v, tuple) else v for k, v in options.items()}
+    try:
+        return getattr(functional, op)(x, *args, **options)
+    except RuntimeError as error:
+        raise NotImplementedError(f"torch refuses: {error}") from None
 
 
 def _matmul(
