@@ -75,6 +75,8 @@ def uniform(problem: Problem, tolerance: Tolerance, first: Array, second: Array)
         np.abs(np.where(np.isfinite(a), a, 0).astype(np.float64)) for a in (first, second)
     )
     if problem.direction == "backward_weight":
+        if problem.unbatched:
+            first, second = first[None], second[None]
         axes = tuple(range(rank + 1)) if last else (0, *range(2, rank + 2))
         sums_of = first if "transpose" not in problem.op else second
         other = second if "transpose" not in problem.op else first
