@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import convolith
-from convolith.cli.bench import check_writable, make_console, positive, progress, seconds
+from convolith.cli.common import check_writable, make_console, positive, progress, seconds
 from convolith.cli.errors import CliError, require
 from convolith.testing import checking, ckernels
 from convolith.testing.examine import Conditions
