@@ -251,16 +251,14 @@ def _pools(op: str, direction: str, rng: np.random.Generator) -> Iterator[Proble
     rank = rank_of(op)
     dilates = "max_pool" in op
     variants: list[dict[str, Any]] = [{}]
-    if "max" in op and direction == "forward":
+    if "max" in op:
         variants.append(dict(indices=True))
     if "avg" in op:
         variants += [dict(exclude_pad=True), dict(divisor_override=7), dict(divisor_override=-2)]
     if "lp" in op:
         variants = [dict(norm_type=p) for p in (1.0, 2.0, 3.0, 0.5, float("inf"), 7.5)]
     if "stochastic" in op:
-        variants = [{}, dict(expectation=True)]
-        if direction == "forward":
-            variants.append(dict(indices=True))
+        variants = [{}, dict(expectation=True), dict(indices=True)]
     rounding: tuple[dict[str, Any], ...] = ({}, dict(ceil_mode=True))
     if "stochastic" in op:
         rounding = ({},)
@@ -302,7 +300,7 @@ def _pools(op: str, direction: str, rng: np.random.Generator) -> Iterator[Proble
 def _adaptive(op: str, direction: str, rng: np.random.Generator) -> Iterator[Problem]:
     rank = rank_of(op)
     variants: list[dict[str, Any]] = [{}]
-    if "max" in op and direction == "forward":
+    if "max" in op:
         variants.append(dict(indices=True))
     pairs = ((1, 1), (5, 1), (5, 2), (5, 3), (5, 5), (3, 7), (10, 7), (17, 4), (33, 16), (2, 9))
     for variant in variants:

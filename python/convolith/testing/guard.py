@@ -141,7 +141,8 @@ def strided(values: Array) -> Array:
     """The same numbers in every other element of a larger array, the last axis backwards."""
     if values.ndim == 0 or math.prod(values.shape) == 0:
         return values
-    wide = np.full((*values.shape[:-1], 2 * values.shape[-1] + 1), np.nan, values.dtype)
+    between = np.nan if values.dtype.kind == "f" else -7
+    wide = np.full((*values.shape[:-1], 2 * values.shape[-1] + 1), between, values.dtype)
     view = wide[..., -2::-2]
     view[...] = values
     return view

@@ -36,6 +36,9 @@ class Pooling(Family):
         # The result's shape; NaN in dy is no concern of these problems, x has them.
         shape = run_reference(problem.op, self.forward(problem, np.zeros_like(x)))[0].shape
         options = {k: v for k, v in forward.options.items() if k != "return_indices"}
+        if problem.indices:
+            options["indices"] = run_reference(problem.op, forward)[1]
+            options.pop("rng", None)
         return Call((draw(shape, "plain"), *forward.args), options)
 
     def forward(self, problem: Problem, x: Array) -> Call:

@@ -14,6 +14,7 @@ from typing import Any
 
 from convolith.testing.catalogue import problems
 from convolith.testing.checking import check
+from convolith.testing.kernels import name_of
 from convolith.testing.problem import Problem
 
 CHUNKS = 8
@@ -42,8 +43,7 @@ def conformance(op: str = "conv2d", **options: Any) -> Callable[[Callable[..., A
                 pytest.skip(f"nothing of it is served: {', '.join(report.skips)}"[:300])
             report.assert_ok()
 
-        test.__name__, test.__doc__ = kernel.__name__, kernel.__doc__
-        test.__module__ = kernel.__module__
+        test.__name__, test.__doc__ = name_of(kernel), f"{name_of(kernel)} against the reference."
         test.kernel = kernel  # type: ignore[attr-defined]
         return pytest.mark.parametrize("chunk", range(CHUNKS))(test)
 

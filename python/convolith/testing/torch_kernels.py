@@ -163,6 +163,8 @@ def _is_uneven(padding: Any) -> bool:
 def _pooling(op: str, x: Any, *args: Any, **options: Any) -> Any:
     if options.pop("data_format", "channels_first") != "channels_first":
         raise NotImplementedError("torch takes channels first")
+    if "indices" in options:
+        raise NotImplementedError("torch's gradient keeps its own indices")
     padding = options.get("padding", 0)
     if isinstance(padding, str) or _is_uneven(padding):
         raise NotImplementedError(f"torch's pooling has no padding {padding!r}")
