@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -205,8 +204,3 @@ def maps(problem: Problem, channels: int, spatial: tuple[int, ...]) -> tuple[int
     if problem.data_format == "channels_last":
         return (*batch, *spatial, channels)
     return (*batch, channels, *spatial)
-
-
-def points(problem: Problem) -> int:
-    """Pixels of the input."""
-    return math.prod(problem.input)

@@ -12,7 +12,7 @@ from convolith import _core
 from convolith.testing.bounds import Tolerance, ToleranceRule
 from convolith.testing.convolutions import padding_pairs
 from convolith.testing.family import Family
-from convolith.testing.operations import OPERATIONS, family_of
+from convolith.testing.operations import OPERATIONS
 from convolith.testing.problem import Problem, rank_of
 
 AUTO = "auto"
@@ -112,8 +112,3 @@ def supports(algorithm: str) -> Callable[[Problem], bool | str]:
         return str(record["reason"])
 
     return answer
-
-
-def describe(problem: Problem) -> str:
-    """The function that a problem calls."""
-    return family_of(problem).function(problem)
