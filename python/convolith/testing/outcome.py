@@ -145,7 +145,7 @@ def _failure(
         lines.append(f"  errors in units of the bound{', at ' + where if where else ''}:")
         lines.append(picture.draw(plane, flags, values))
         drawn = "\n".join(lines)
-        plane = plane[:512, :512].astype(np.float32)
+        plane = np.minimum(plane[:512, :512], 1e30).astype(np.float32)
     else:
         count = int(np.count_nonzero(bad))
         columns = [np.unique(column[bad]) for column in truth.index]
