@@ -113,9 +113,9 @@ from convolith._pooling import (
 )
 
 if _TYPE_CHECKING:
-    from convolith import autograd, nn, optim, zoo
+    from convolith import autograd, nn, optim, testing, viz, zoo
 
-_LAZY = ("autograd", "nn", "optim", "testing", "zoo")
+_LAZY = ("autograd", "nn", "optim", "testing", "viz", "zoo")
 
 
 def __getattr__(name: str) -> _ModuleType:
@@ -224,5 +224,6 @@ __all__ = [
     "sum_pool3d_backward",
     "testing",
     "threads",
+    "viz",
     "zoo",
 ]

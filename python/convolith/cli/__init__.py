@@ -1,4 +1,4 @@
-"""The command line: `convolith info | bench | check | train | filter`."""
+"""The command line: `convolith info | bench | check | train | look | filter`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from convolith.cli import bench, check, filter, info, train
+from convolith.cli import bench, check, filter, info, look, train
 from convolith.cli.errors import CliError
 
 INTERRUPTED = 130
@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each command sets `run`, which takes the arguments."""
     parser = Parser(prog="convolith", description="Fast convolutions for NumPy arrays.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for command in (info, bench, check, train, filter):
+    for command in (info, bench, check, train, look, filter):
         command.add_parser(commands)
     return parser
 
