@@ -135,29 +135,11 @@ def _behind(node: Node, place: int, shape: tuple[int, ...], box: Box) -> Box | N
     return _whole(shape)
 
 
-# The residual of a convolution is added to its result.
+# Of convolutions this is the residual, which is added to the result.
 _ELEMENTWISE = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "negative",
-        "power",
-        "exp",
-        "log",
-        "sqrt",
-        "erf",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "clip",
-        "cast",
-        "activation",
-        "conv",
-        "conv_transpose",
-    ]
+    ("abs", "activation", "add", "cast", "clip", "conv", "conv_transpose", "divide", "erf", "exp")
+) | frozenset(
+    ("log", "maximum", "minimum", "multiply", "negative", "power", "sqrt", "subtract", "where")
 )
 
 
