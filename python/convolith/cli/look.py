@@ -26,6 +26,7 @@ name, with the weights of a file or, without one, as it is before training.
 """
 EPILOG = """\
 what:
+  overview   a convolution's filters, its maps of an image, and an input for each class
   filters    a convolution's filters (the first's; or --layer's)
   maps       what a layer makes of an image
   templates  the weights of a linear layer that looks at pixels, laid out as an image
@@ -37,7 +38,7 @@ what:
 
 examples:
   convolith train lenet --data digits --json log.jsonl
-  convolith look lenet-digits.safetensors --what filters
+  convolith look lenet-digits.safetensors
   convolith look lenet-digits.safetensors --what maps --layer conv2 --image 7 -o maps.png
   convolith look lenet-digits.safetensors --what exciting --layer conv2 --unit 0 4 8
   convolith look log.jsonl --what curves
@@ -81,10 +82,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--what",
-        required=True,
+        default="overview",
         choices=(*PICTURES, CURVES),
         metavar="WHAT",
-        help=f"{', '.join(PICTURES)} or {CURVES}; see below",
+        help=f"{', '.join(PICTURES)} or {CURVES}; see below (default: overview)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.png", help="the picture (default: NET-WHAT.png)"
@@ -293,19 +294,36 @@ def exciting(s: Subject, out: Path) -> None:
     viz.exciting_images(s.net, layer, units, images, count=s.arguments.count, path=out, **LAST)
 
 
-def maximize(s: Subject, out: Path) -> None:
-    """Inputs that units or classes respond to strongly."""
-    layer = s.arguments.layer or ""
+def ascent(s: Subject, of_classes: bool) -> dict[str, Any]:
+    """Options of gradient ascent: within the data's limits; for classes from their mean image."""
     options: dict[str, Any] = {"seed": s.arguments.seed, **LAST}
     if s.arguments.steps is not None:
         options["steps"] = s.arguments.steps
-    if s.data_name is not None and (s.data_name == "digits" or s.arguments.folder is not None):
+    if s.arguments.data or s.data_name == "digits" or s.arguments.folder is not None:
         images = s.data.train.images
         options["limits"] = (float(images.min()), float(images.max()))
-    shape = (s.extent, s.extent, s.channels)
+        if of_classes:
+            options |= {"start": images.mean(0), "l2": 0.0}
+    return options
+
+
+def overview(s: Subject, out: Path) -> None:
+    """The picture of a network."""
+    layer = s.layer(nn.Conv2d, last=False)
+    s.module(layer, nn.Conv2d)
+    options = ascent(s, of_classes=True)
+    viz.overview(s.net, s.image(), layer=layer, classes=s.classes, path=out, **options)
+
+
+def maximize(s: Subject, out: Path) -> None:
+    """Inputs that units or classes respond to strongly."""
+    layer = s.arguments.layer or ""
+    options = ascent(s, of_classes=layer == "")
+    if "start" not in options:
+        options["shape"] = (s.extent, s.extent, s.channels)
     classes = s.classes if layer == "" else None
     units = s.units(layer, MOST_UNITS)
-    viz.maximize(s.net, layer, units, shape=shape, classes=classes, path=out, **options)
+    viz.maximize(s.net, layer, units, classes=classes, path=out, **options)
 
 
 def dream(s: Subject, out: Path) -> None:
@@ -332,6 +350,7 @@ def confusion(s: Subject, out: Path) -> None:
 
 
 PICTURES: dict[str, Callable[[Subject, Path], None]] = {
+    "overview": overview,
     "filters": filters,
     "maps": maps,
     "templates": templates,

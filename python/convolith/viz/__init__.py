@@ -8,6 +8,7 @@ a file, and further drawing on them is matplotlib's. matplotlib is imported by t
 from convolith.viz._ascent import deep_dream, dreamed, maximize, maximized_input, unit_value
 from convolith.viz._capture import capture, layer_output, module_named
 from convolith.viz._exciting import Excitation, exciting_images, most_exciting
+from convolith.viz._overview import overview
 from convolith.viz._pictures import (
     activations,
     confusion_counts,
@@ -33,6 +34,7 @@ __all__ = [
     "maximized_input",
     "module_named",
     "most_exciting",
+    "overview",
     "receptive_field",
     "templates",
     "training_curves",
