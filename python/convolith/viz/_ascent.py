@@ -147,7 +147,7 @@ def unit_value(
     """
     last = data_format_of(net, data_format) == "channels_last"
     with no_grad():
-        value = _unit_objective(net, layer, unit, position, last)(Tensor(as_batch(image)))
+        value = _unit_objective(net, layer, unit, position, last)(Tensor(as_batch(net, image)))
     return float(value.item())
 
 
@@ -211,9 +211,9 @@ def maximized_input(
         extents = _arguments.shape(shape, "shape")
         if len(extents) != 3 or 0 in extents:
             raise ValueError(f"shape is {extents}; it must be that of one image, of three axes")
-        noise = 0.1 * rng.standard_normal((1, *extents), dtype=np.float32)
+        noise = as_batch(net, 0.1 * rng.standard_normal(extents, np.float32))
     else:
-        noise = as_batch(start, "start")
+        noise = as_batch(net, start, "start")
     if limits is not None and not limits[0] < limits[1]:
         raise ValueError(f"limits is {limits}; the first must be less than the second")
     x = _ascend(
@@ -347,8 +347,7 @@ def dreamed(
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or not pixels.size:
         raise ValueError(f"photo has shape {np.shape(photo)}; it must be (rows, columns, channels)")
-    base = pixels[None].astype(np.float32)
-    base = np.ascontiguousarray(base if layout == "channels_last" else np.moveaxis(base, 3, 1))
+    base = as_batch(net, pixels if layout == "channels_last" else np.moveaxis(pixels, 2, 0))
     if _at_least(scale, "scale", 1) == 1 and octaves > 1:
         raise ValueError("scale is 1; octaves must differ")
     count = int(_at_least(_arguments.integer(octaves, "octaves"), "octaves", 1))

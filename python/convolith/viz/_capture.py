@@ -203,10 +203,16 @@ def data_format_of(net: Module, data_format: str | None = None) -> str:
     return "channels_first"
 
 
-def as_batch(image: Any, name: str = "image") -> Array:
-    """An image with a batch axis, in a dtype that the network takes.
+def _dtype_of(net: Module) -> Any:
+    """The dtype of a network's parameters, and of its images."""
+    return next((parameter.dtype for parameter in net.parameters()), np.dtype(np.float32))
+
+
+def as_batch(net: Module, image: Any, name: str = "image") -> Array:
+    """An image with a batch axis, in the dtype of a network.
 
     Args:
+        net: The network.
         image: (channels, rows, columns), or with the channels last, or with a batch axis of 1.
         name: Of the argument.
     """
@@ -217,17 +223,15 @@ def as_batch(image: Any, name: str = "image") -> Array:
         raise ValueError(
             f"{name} has shape {np.shape(image)}; one image has three axes: channels and pixels"
         )
-    if pixels.dtype.char not in "fd":
-        pixels = pixels.astype(np.float32)
-    return np.ascontiguousarray(pixels[None])
+    return np.ascontiguousarray(pixels[None], _dtype_of(net))
 
 
-def as_batches(images: Any, name: str = "images") -> Array:
-    """A batch of images, in a dtype that the network takes."""
+def as_batches(net: Module, images: Any, name: str = "images") -> Array:
+    """A batch of images, in the dtype of a network."""
     pixels = np.asarray(images)
     if pixels.ndim != 4 or not pixels.size:
         raise ValueError(f"{name} has shape {pixels.shape}; it must have four axes and an image")
-    return pixels if pixels.dtype.char in "fd" else pixels.astype(np.float32)
+    return pixels.astype(_dtype_of(net), copy=False)
 
 
 def maps_of(result: Tensor, layer: str, channels_last: bool) -> Array:

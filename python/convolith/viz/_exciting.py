@@ -73,7 +73,7 @@ def most_exciting(
     Raises:
         ValueError: No such layer or unit, or images of another shape.
     """
-    pixels = as_batches(images)
+    pixels = as_batches(net, images)
     for name, number in (("count", count), ("batch", batch)):
         if _arguments.integer(number, name) < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
@@ -137,7 +137,7 @@ def exciting_images(
     units: list[int] = list(unit) if several else [unit]  # type: ignore[arg-type, list-item]
     if not units:
         raise ValueError("unit is empty; it must name a unit or several")
-    pixels = as_batches(images)
+    pixels = as_batches(net, images)
     tiles, labels, boxes = [], [], []
     grey = True
     for number in units:

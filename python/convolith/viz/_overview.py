@@ -70,7 +70,7 @@ def overview(
     conv = module_named(net, layer)
     if not isinstance(conv, Conv2d):
         raise ValueError(f"layer {layer!r} is a {type(conv).__name__}; it must be a Conv2d")
-    batch = as_batch(image)
+    batch = as_batch(net, image)
     with no_grad():
         logits = layer_output(net, "", batch)
         maps = maps_of(layer_output(net, layer, batch), layer, last)[0][:MOST]
@@ -97,7 +97,7 @@ def overview(
     signed = bool(maps.min() < 0)
     of_maps = scale_of(maps, signed)
     of_maps |= {"cmap": DIVERGING if signed else SEQUENTIAL}
-    second: Tiles = [drawn(batch[0]), *[(plane, of_maps) for plane in maps]][: MOST + 1]
+    second: Tiles = [drawn(batch[0]), *[(plane, of_maps) for plane in maps]]
     third: Tiles = [
         drawn(maximized_input(net, "", i, data_format=layout, **options))
         for i in range(min(MOST, len(names)))

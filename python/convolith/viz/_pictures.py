@@ -119,7 +119,7 @@ def activations(
     """
     last = data_format_of(net, data_format) == "channels_last"
     with no_grad():
-        maps = maps_of(layer_output(net, layer, as_batch(image)), layer, last)[0]
+        maps = maps_of(layer_output(net, layer, as_batch(net, image)), layer, last)[0]
     units, rows, width = maps.shape
     text = title or f"{layer or type(net).__name__}: {units} maps {rows}x{width}"
     if rows == width == 1:

@@ -55,7 +55,7 @@ def receptive_field(
         ValueError: There is no such layer, or its maps have no such position.
     """
     layout = data_format_of(net, data_format)
-    x = Tensor(np.zeros_like(as_batch(image)), requires_grad=True)
+    x = Tensor(np.zeros_like(as_batch(net, image)), requires_grad=True)
     y = layer_output(net, layer, x)
     rows, columns = (1, 2) if layout == "channels_last" else (2, 3)
     box = list(_whole(y.shape))
