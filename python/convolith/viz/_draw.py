@@ -44,11 +44,12 @@ def require_matplotlib(module: str = "matplotlib.figure") -> Any:
 _classes: dict[Any, Any] = {}
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
     """A figure without pyplot's state, which notebooks show.
 
     Args:
         width, height: In inches.
+        layout: How matplotlib arranges what is in it; None leaves it.
     """
     base = require_matplotlib().Figure
     if base not in _classes:
@@ -62,7 +63,7 @@ def new_figure(width: float, height: float) -> Figure:
                 return buffer.getvalue()
 
         _classes[base] = Picture
-    figure: Figure = _classes[base](figsize=(width, height), dpi=DPI, layout="constrained")
+    figure: Figure = _classes[base](figsize=(width, height), dpi=DPI, layout=layout)
     return figure
 
 
@@ -183,20 +184,28 @@ def tile_figure(
     down = -(-count // across)
     side = tile if tile is not None else min(1.6, max(0.3, min(9.0 / across, 10.0 / down)))
     width, height = (side, side * aspect) if aspect <= 1 else (side / aspect, side)
-    gap = 0.22 if labels else 0.06
-    figure = new_figure(
-        max(3.2, across * (width + 0.06) + 0.3 + (0.9 if bar else 0)),
-        max(1.2, down * (height + gap) + 0.3 + 0.22 * (1 + title.count("\n"))),
-    )
-    figure.suptitle(title, fontsize=10, color=INK)
-    grid = figure.subplots(down, across, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
+    # Inches, from the top left; laid out here, for constrained layout is slow with many axes.
+    edge, gap, between = 0.06, 0.06, 0.22 if labels else 0.06
+    head = 0.12 + 0.17 * (1 + title.count("\n"))
+    legend = 0.85 if bar and not per_tile else 0.0
+    inner = across * (width + gap) - gap
+    least = 0.09 * max(len(line) for line in title.split("\n")) + 0.2
+    total = max(inner + legend + 2 * edge, least)
+    left = (total - inner - legend) / 2
+    body = down * (height + between) - (0 if labels else between)
+    high = head + body + edge
+    figure = new_figure(total, high, layout=None)
+    figure.suptitle(title, fontsize=10, color=INK, y=1 - 0.06 / high, va="top")
+
+    def place(x: float, y: float, w: float, h: float) -> Axes:
+        return figure.add_axes((x / total, 1 - (y + h) / high, w / total, h / high))
+
     used: list[Axes] = []
     image = None
-    for i, axes in enumerate(grid.flat):
-        if i >= count:
-            axes.set_axis_off()
-            continue
+    for i in range(count):
+        row, column = divmod(i, across)
+        top = head + row * (height + between) + (between if labels else 0)
+        axes = place(left + column * (width + gap), top, width, height)
         options = dict(scale)
         if per_tile:
             options.pop("vmin", None)
@@ -206,8 +215,10 @@ def tile_figure(
         if labels:
             axes.set_title(labels[i], fontsize=7, pad=2, color=INK)
         used.append(axes)
-    if bar and image is not None and not per_tile:
-        colours = figure.colorbar(image, ax=grid, shrink=0.9, aspect=25, pad=0.02)
+    if legend and image is not None:
+        room = min(body, 5.0)
+        beside = place(left + inner + 0.12, head + 0.05 * room, 0.12, 0.9 * room)
+        colours = figure.colorbar(image, cax=beside)
         colours.ax.tick_params(labelsize=7)
-        colours.set_label(bar, fontsize=8)
+        colours.set_label(bar or "", fontsize=8)
     return figure, used
