@@ -113,7 +113,7 @@ from convolith._pooling import (
 )
 
 if _TYPE_CHECKING:
-    from convolith import autograd, nn, optim, testing, viz, zoo
+    from convolith import autograd, nn, optim, zoo
 
 _LAZY = ("autograd", "nn", "optim", "testing", "viz", "zoo")
 

@@ -90,7 +90,8 @@ def overview(
     first: Tiles
     if filters.shape[1] == 3:
         planes = [as_picture(np.moveaxis(f, 0, 2)) for f in filters]
-        first = [None, *[(picture, {}) for picture, _ in planes]]
+        first = [None]
+        first += [(picture, {}) for picture, _ in planes]
     else:
         scale = scale_of(filters[:, 0], True)
         first = [None, *[(f[0], scale) for f in filters]]  # over their maps
