@@ -201,10 +201,9 @@ class Subject:
 
 
 def standardized(pixels: Array) -> Array:
-    """Each channel of mean 0 and deviation 1, as in what networks learn from."""
-    deviation = pixels.std((0, 1))
-    centred = pixels - pixels.mean((0, 1))
-    return np.asarray(centred / np.where(deviation > 0, deviation, 1), np.float32)
+    """Of mean 0 and deviation 1, as what networks learn from; colours keep their proportions."""
+    deviation = float(pixels.std()) or 1.0
+    return np.asarray((pixels - pixels.mean()) / deviation, np.float32)
 
 
 def subject(arguments: argparse.Namespace) -> Subject:

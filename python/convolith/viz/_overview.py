@@ -103,10 +103,11 @@ def overview(
         drawn(maximized_input(net, "", i, data_format=layout, **options))
         for i in range(min(MOST, len(names)))
     ]
+    called = f"layer {layer}" if layer.isdigit() else layer
     taken = names[int(logits.data[0].argmax())]
     rows: list[tuple[str, Tiles, list[str]]] = [
-        (f"the filters of {layer}", first, []),
-        (f"an image, taken for {taken}, and what {layer} makes of it", second, []),
+        (f"the filters of {called}", first, []),
+        (f"an image, taken for {taken}, and what {called} makes of it", second, []),
         ("inputs that maximise each class", third, names),
     ]
     width = 7.2
