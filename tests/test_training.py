@@ -356,16 +356,14 @@ def test_batch_norm_of_data_far_from_zero(layout: str) -> None:
     )
     assert np.allclose(mean, x.astype("f8").mean(axes), rtol=1e-7)
     assert np.allclose(inv_std, 1 / np.sqrt(x.astype("f8").var(axes) + 1e-5), rtol=1e-5)
-    # An outlier as the shift, too.
+    # With an outlier in front, too.
     x[0, 0, 0, 0] = -1e7
     _, mean, inv_std = cl.batch_norm(
         x, None, None, training=True, data_format=layout, return_stats=True
     )
     std = x.astype("f8").std(axes)
-    # A chain of 512 additions of distances from the outlier, each within half a unit.
-    far = 512 * 2.0**-24 * abs(x.astype("f8") - x.flat[0]).mean() / 8
-    assert (abs(mean - x.astype("f8").mean(axes)) <= far + 1e-7 * abs(mean)).all()
-    assert np.allclose(inv_std, 1 / std, rtol=1e-3)  # what an outlier as the shift leaves of it
+    assert (abs(mean - x.astype("f8").mean(axes)) <= 1e-5 * std + 1e-7 * abs(mean)).all()
+    assert np.allclose(inv_std, 1 / std, rtol=1e-4)
     constant = np.full((2, 3, 4, 5), 123456.0, "f4")
     assert not cl.batch_norm(constant, None, None, training=True, data_format=layout).any()
 

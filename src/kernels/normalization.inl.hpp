@@ -136,6 +136,14 @@ CONVOLITH_INLINE void for_plane_blocks(std::int64_t rows, std::int64_t count, co
   if (pending > 0) fold(pending);
 }
 
+/// One outlier of three is not the middle.
+template <class T>
+CONVOLITH_INLINE T middle_of(T a, T b, T c) {
+  const T low = a < b ? a : b;
+  const T high = a < b ? b : a;
+  return c < low ? low : c > high ? high : c;
+}
+
 template <class T>
 void moments_of_planes(std::int64_t rows, std::int64_t count, const T* x, std::int64_t row_stride,
                        Moments& moments) {
@@ -147,7 +155,7 @@ void moments_of_planes(std::int64_t rows, std::int64_t count, const T* x, std::i
       [&](std::int64_t r, std::int64_t begin, std::int64_t taken, bool first)
           CONVOLITH_INLINE_LAMBDA {
             const T* p = x + r * row_stride + begin;
-            if (first) shift = *p;
+            if (first) shift = middle_of(p[0], p[taken / 2], p[taken - 1]);
             const Vec<T> about = broadcast(shift);
             sums.add(taken, [&](std::int64_t i, int lanes, Vec<T>& a, Vec<T>& b, Vec<T>& c)
                                 CONVOLITH_INLINE_LAMBDA {
