@@ -58,6 +58,21 @@ def test_same_first_loss_as_torch() -> None:
     assert "times the speed of torch" in conclusion(benchmark)
 
 
+@pytest.mark.parametrize("net", TASKS)
+def test_weights_go_by_the_same_names_in_torch(net: str) -> None:
+    torch = pytest.importorskip("torch")
+    from convolith import nn, zoo
+    from convolith.bench.training.pytorch import NETS
+
+    with nn.init.skip():
+        ours = getattr(zoo, net)(num_classes=TASKS[net].classes).state_dict()
+    with torch.device("meta"):
+        theirs = NETS[net](TASKS[net]).state_dict()
+    assert {name: array.shape for name, array in ours.items()} == {
+        name: tuple(tensor.shape) for name, tensor in theirs.items()
+    }
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rich")
     from convolith.__main__ import main

@@ -48,12 +48,12 @@ class Vgg(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Identity(),
             nn.Linear(25088, 4096),
             nn.ReLU(inplace=True),
             nn.Identity(),
             nn.Linear(4096, 4096),
             nn.ReLU(inplace=True),
+            nn.Identity(),
             nn.Linear(4096, task.classes),
         )
 
