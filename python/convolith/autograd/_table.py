@@ -463,7 +463,7 @@ def _batch_norm_gradients(
     if not mode.recording:
         values = (g, x, y, weight, bias, mean, inverse, added, training, activation, data_format)
         arrays: list[Any] = [v.data if isinstance(v, Tensor) else v for v in values]
-        found = tuple([new_tensor(array) for array in k.batch_norm_backward(*arrays)])
+        found: tuple[Any, ...] = tuple(map(new_tensor, k.batch_norm_backward(*arrays)))
         return found if added else (*found, None)
     g = _at_result(g, y, activation)
     nd = max(x.ndim - 2, 0)

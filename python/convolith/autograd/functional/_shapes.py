@@ -166,7 +166,7 @@ def upsample(
         raise ValueError("give either size or scale_factor")
     if size is not None:
         after = list(_arguments.integers(size, nd, "size"))
-    else:
+    elif scale_factor is not None:
         factors = scale_factor if isinstance(scale_factor, Sequence) else [scale_factor] * nd
         if len(factors) != nd:
             raise ValueError(f"scale_factor is {scale_factor}; it must have {nd} values")
