@@ -8,6 +8,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "taps.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -418,10 +419,7 @@ class NarrowGradientExecution final : public Execution {
 
 std::unique_ptr<const Execution> make_narrow_gradient(const ConvProblem& problem,
                                                       const Machine& machine, int threads) {
-  if (problem.dtype == DType::float32) {
-    return std::make_unique<NarrowGradientExecution<float>>(problem, machine, threads);
-  }
-  return std::make_unique<NarrowGradientExecution<double>>(problem, machine, threads);
+  return make_typed<NarrowGradientExecution>(problem, machine, threads);
 }
 
 std::string narrow_gradient_refusal(const ConvProblem& problem) {

@@ -17,6 +17,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "tolerance.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -708,18 +709,10 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_narrow_gradient(problem, machine, threads);
     }
-    if (problem.dtype == DType::float32) return prepare_typed<float>(problem, machine, threads);
-    return prepare_typed<double>(problem, machine, threads);
-  }
-
- private:
-  template <class T>
-  static std::unique_ptr<const Execution> prepare_typed(const ConvProblem& problem,
-                                                        const Machine& machine, int threads) {
     if (problem.layout == Layout::channels_last) {
-      return std::make_unique<DepthwiseChannelsLast<T>>(problem, machine, threads);
+      return make_typed<DepthwiseChannelsLast>(problem, machine, threads);
     }
-    return std::make_unique<DepthwiseChannelsFirst<T>>(problem, machine, threads);
+    return make_typed<DepthwiseChannelsFirst>(problem, machine, threads);
   }
 };
 

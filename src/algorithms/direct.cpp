@@ -12,6 +12,7 @@
 #include "runtime/threads.hpp"
 #include "taps.hpp"
 #include "tolerance.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -443,18 +444,10 @@ class Direct final : public Algorithm {
 
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,
                                            int threads) const override {
-    if (problem.dtype == DType::float32) return prepare_typed<float>(problem, machine, threads);
-    return prepare_typed<double>(problem, machine, threads);
-  }
-
- private:
-  template <class T>
-  static std::unique_ptr<const Execution> prepare_typed(const ConvProblem& problem,
-                                                        const Machine& machine, int threads) {
     if (problem.direction == Direction::backward_weight) {
-      return std::make_unique<DirectWeightGradient<T>>(problem, machine, threads);
+      return make_typed<DirectWeightGradient>(problem, machine, threads);
     }
-    return std::make_unique<DirectGather<T>>(problem, machine, threads);
+    return make_typed<DirectGather>(problem, machine, threads);
   }
 };
 

@@ -17,6 +17,7 @@
 #include "runtime/threads.hpp"
 #include "taps.hpp"
 #include "tolerance.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -451,10 +452,7 @@ class Im2colGemmAlgorithm final : public Algorithm {
 
   std::unique_ptr<const Execution> prepare(const ConvProblem& problem, const Machine& machine,
                                            int threads) const override {
-    if (problem.dtype == DType::float32) {
-      return std::make_unique<Im2colGemm<float>>(problem, machine, threads);
-    }
-    return std::make_unique<Im2colGemm<double>>(problem, machine, threads);
+    return make_typed<Im2colGemm>(problem, machine, threads);
   }
 };
 

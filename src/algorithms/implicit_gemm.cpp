@@ -16,6 +16,7 @@
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -135,19 +136,9 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_weight_gradient(problem, machine, threads);
     }
-    if (problem.dtype == DType::float32) return prepare_typed<float>(problem, machine, threads);
-    return prepare_typed<double>(problem, machine, threads);
-  }
-
- private:
-  template <class T>
-  static std::unique_ptr<const Execution> prepare_typed(const ConvProblem& problem,
-                                                        const Machine& machine, int threads) {
-    const LaneCosts costs = lane_costs(problem, kernels_for<T>(machine).lanes);
-    if (costs.pixels < costs.channels) {
-      return std::make_unique<PixelLanes<T>>(problem, machine, threads);
-    }
-    return std::make_unique<ChannelLanes<T>>(problem, machine, threads);
+    const LaneCosts costs = lane_costs(problem, lanes_of(problem.dtype, machine));
+    if (costs.pixels < costs.channels) return make_typed<PixelLanes>(problem, machine, threads);
+    return make_typed<ChannelLanes>(problem, machine, threads);
   }
 };
 

@@ -11,6 +11,7 @@
 #include "epilogue.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -424,10 +425,7 @@ std::unique_ptr<const Execution> prepare_fft(const ConvProblem& problem,
                                              const FftDimensions& dimensions,
                                              const FftTiling& tiling, const Machine& machine,
                                              int threads) {
-  if (problem.dtype == DType::float32) {
-    return std::make_unique<Fft<float>>(problem, dimensions, tiling, machine, threads);
-  }
-  return std::make_unique<Fft<double>>(problem, dimensions, tiling, machine, threads);
+  return make_typed<Fft>(problem, dimensions, tiling, machine, threads);
 }
 
 }  // namespace convolith

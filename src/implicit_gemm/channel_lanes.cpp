@@ -337,17 +337,6 @@ std::int64_t ChannelLanes<T>::list_k_blocks(const Phase& phase, const Segment& s
                                             std::int64_t depth, std::int64_t row,
                                             KBlock* blocks) const noexcept {
   const KBlock* const first = blocks;
-  const auto inside = [&](int axis, std::int64_t j) {
-    const auto& taps = phase.axes[axis].taps;
-    Range range{0, static_cast<std::int64_t>(taps.size())};
-    if (this->problem_.padding_mode != PaddingMode::zeros) return range;
-    const auto at = [&](std::int64_t tap) {
-      return this->inside(axis, j, taps[static_cast<std::size_t>(tap)].offset);
-    };
-    while (range.begin < range.end && !at(range.begin)) ++range.begin;
-    while (range.end > range.begin && !at(range.end - 1)) --range.end;
-    return range;
-  };
   const auto list_units = [&](std::int64_t unit, std::int64_t end) {
     for (; unit < end; unit += segment.block_units) {
       const std::int64_t units = std::min(segment.block_units, end - unit);
@@ -356,8 +345,8 @@ std::int64_t ChannelLanes<T>::list_k_blocks(const Phase& phase, const Segment& s
       }
     }
   };
-  const Range planes = inside(0, depth);
-  const Range rows = inside(1, row);
+  const Range planes = this->taps_inside(phase, 0, depth);
+  const Range rows = this->taps_inside(phase, 1, row);
   const auto kernel_rows = static_cast<std::int64_t>(phase.axes[1].taps.size());
   if (rows.end - rows.begin == kernel_rows) {
     list_units(planes.begin * kernel_rows * segment.row_units,

@@ -198,18 +198,13 @@ template <class T>
 Range PixelLanes<T>::terms_inside(const PhasePlan& plan, std::int64_t depth,
                                   std::int64_t row) const noexcept {
   const auto& axes = plan.phase.axes;
-  if (this->problem_.padding_mode != PaddingMode::zeros) return {0, plan.reduction};
+  const Range planes = this->taps_inside(plan.phase, 0, depth);
+  const Range rows = this->taps_inside(plan.phase, 1, row);
+  if (planes.begin == planes.end || rows.begin == rows.end) return {0, 0};
   const auto height = static_cast<std::int64_t>(axes[1].taps.size());
   const std::int64_t kernel_row = static_cast<std::int64_t>(axes[2].taps.size()) * this->reduced_;
-  const std::int64_t rows = static_cast<std::int64_t>(axes[0].taps.size()) * height;
-  const auto adds = [&](std::int64_t r) {
-    return this->inside(0, depth, axes[0].taps[r / height].offset) &&
-           this->inside(1, row, axes[1].taps[r % height].offset);
-  };
-  std::int64_t begin = 0, end = rows;
-  while (begin < end && !adds(begin)) ++begin;
-  while (end > begin && !adds(end - 1)) --end;
-  return {begin * kernel_row, end * kernel_row};
+  return {(planes.begin * height + rows.begin) * kernel_row,
+          ((planes.end - 1) * height + rows.end) * kernel_row};
 }
 
 /// The sums of one output row and panel of output channels, tile by tile.

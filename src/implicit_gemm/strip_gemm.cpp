@@ -177,6 +177,16 @@ std::int64_t StripGemm<T>::strip_at(std::int64_t depth_offset,
 }
 
 template <class T>
+Range StripGemm<T>::taps_inside(const Phase& phase, int axis, std::int64_t j) const noexcept {
+  const auto& taps = phase.axes[axis].taps;
+  Range range{0, static_cast<std::int64_t>(taps.size())};
+  if (problem_.padding_mode != PaddingMode::zeros) return range;
+  while (range.begin < range.end && !inside(axis, j, taps[range.begin].offset)) ++range.begin;
+  while (range.end > range.begin && !inside(axis, j, taps[range.end - 1].offset)) --range.end;
+  return range;
+}
+
+template <class T>
 std::int64_t StripGemm<T>::output_pixel(const Phase& phase, std::int64_t depth, std::int64_t row,
                                         std::int64_t column) const noexcept {
   const auto& [d, h, w] = phase.axes;

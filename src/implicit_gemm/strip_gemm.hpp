@@ -105,6 +105,9 @@ class StripGemm : public Execution {
     return at >= 0 && at < sources_[axis];
   }
 
+  /// The taps of a phase on an axis under which destination j finds no padding of zeros.
+  Range taps_inside(const Phase& phase, int axis, std::int64_t j) const noexcept;
+
   /// Pixel of the output at which a destination of a phase stands.
   std::int64_t output_pixel(const Phase& phase, std::int64_t depth, std::int64_t row,
                             std::int64_t column) const noexcept;

@@ -10,6 +10,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "taps.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -770,10 +771,7 @@ class WeightGradient final : public Execution {
 
 std::unique_ptr<const Execution> make_weight_gradient(const ConvProblem& problem,
                                                       const Machine& machine, int threads) {
-  if (problem.dtype == DType::float32) {
-    return std::make_unique<WeightGradient<float>>(problem, machine, threads);
-  }
-  return std::make_unique<WeightGradient<double>>(problem, machine, threads);
+  return make_typed<WeightGradient>(problem, machine, threads);
 }
 
 std::string weight_gradient_refusal(const ConvProblem& problem) {

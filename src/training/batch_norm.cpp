@@ -81,6 +81,46 @@ void for_rows_backwards(std::int64_t rows, std::int64_t channels, int threads, c
   });
 }
 
+/// Calls map(channel, begin, end) for all samples of every channel in channels_first, and for all
+/// pixels, of channel 0, in channels_last.
+template <class Map>
+void map_all(const BatchNorm& problem, int threads, const Map& map) {
+  const std::int64_t channels = problem.channels, batch = problem.batch;
+  if (problem.layout == Layout::channels_last) {
+    for_rows_backwards(batch * problem.pixels, channels, threads,
+                       [&](std::int64_t begin, std::int64_t end) { map(0, begin, end); });
+  } else if (channels >= 4 * threads) {
+    parallel_for(threads, channels, [&](std::int64_t c, int) { map(c, 0, batch); });
+  } else {
+    parallel_for(threads, channels * batch, [&](std::int64_t index, int) {
+      map(index / batch, index % batch, index % batch + 1);
+    });
+  }
+}
+
+/// measure(group, part, spare) for every piece, merge(begin, end) of groups of channels, and then
+/// map as above. `spare` has 2 * channels elements for each thread.
+template <class T, class Measure, class Merge, class Map>
+void measure_and_map(const BatchNorm& problem, const Pieces& pieces, int threads, T* spare,
+                     const Measure& measure, const Merge& merge, const Map& map) {
+  if (problem.layout == Layout::channels_first && pieces.parts == 1) {
+    // A channel that has just been read is mapped while it is in cache.
+    parallel_for(threads, problem.channels, [&](std::int64_t c, int) {
+      measure(c, 0, spare);
+      merge(c, c + 1);
+      map(c, 0, problem.batch);
+    });
+    return;
+  }
+  const auto spare_size =
+      static_cast<std::int64_t>(aligned_bytes<T>(2 * problem.channels) / sizeof(T));
+  parallel_for(threads, pieces.channels * pieces.parts, [&](std::int64_t piece, int thread) {
+    measure(piece / pieces.parts, piece % pieces.parts, spare + thread * spare_size);
+  });
+  merge(0, pieces.channels);
+  map_all(problem, threads, map);
+}
+
 // ---- forward -------------------------------------------------------------------------------
 
 template <class T>
@@ -115,39 +155,21 @@ class Forward {
     for (std::int64_t c = 0; c < channels; ++c) {
       bias_[c] = arguments_.bias ? static_cast<const T*>(arguments_.bias)[c] : T(0);
     }
+    const auto map_rows = [&](std::int64_t channel, std::int64_t begin, std::int64_t end) {
+      map(channel, begin, end);
+    };
     if (!problem_.training) {
       for (std::int64_t c = 0; c < channels; ++c) {
         finish_channel(c, static_cast<const T*>(arguments_.running_mean)[c],
                        static_cast<double>(static_cast<const T*>(arguments_.running_var)[c]));
       }
-    } else if (planes_ && pieces_.parts == 1) {
-      // A channel that has just been read is mapped while it is in cache.
-      parallel_for(threads_, channels, [&](std::int64_t c, int) {
-        measure(c, 0, nullptr);
-        merge(c, c + 1);
-        map(c, 0, problem_.batch);
-      });
+      map_all(problem_, threads_, map_rows);
       return;
-    } else {
-      T* spare = carver.take<T>(0);
-      const std::int64_t spare_size =
-          static_cast<std::int64_t>(aligned_bytes<T>(2 * channels) / sizeof(T));
-      parallel_for(threads_, pieces_.channels * pieces_.parts, [&](std::int64_t piece, int thread) {
-        measure(piece / pieces_.parts, piece % pieces_.parts, spare + thread * spare_size);
-      });
-      merge(0, pieces_.channels);
     }
-    if (planes_ && channels >= 4 * threads_) {
-      parallel_for(threads_, channels, [&](std::int64_t c, int) { map(c, 0, problem_.batch); });
-    } else if (planes_) {
-      parallel_for(threads_, channels * problem_.batch, [&](std::int64_t index, int) {
-        const std::int64_t sample = index % problem_.batch;
-        map(index / problem_.batch, sample, sample + 1);
-      });
-    } else {
-      for_rows_backwards(pieces_.extent, channels, threads_,
-                         [&](std::int64_t begin, std::int64_t end) { map(0, begin, end); });
-    }
+    measure_and_map(
+        problem_, pieces_, threads_, carver.take<T>(0),
+        [&](std::int64_t group, std::int64_t part, T* spare) { measure(group, part, spare); },
+        [&](std::int64_t begin, std::int64_t end) { merge(begin, end); }, map_rows);
   }
 
  private:
@@ -282,32 +304,13 @@ class Backward {
       scale_[c] = static_cast<T>(inv_std * weight);
       bias_[c] = arguments_.bias ? static_cast<const T*>(arguments_.bias)[c] : T(0);
     }
-    if (planes_ && pieces_.parts == 1) {
-      parallel_for(threads_, channels, [&](std::int64_t c, int) {
-        measure(c, 0, nullptr);
-        merge(c, c + 1);
-        map(c, 0, problem_.batch);
-      });
-      return;
-    }
-    T* spare = carver.take<T>(0);
-    const std::int64_t spare_size =
-        static_cast<std::int64_t>(aligned_bytes<T>(2 * channels) / sizeof(T));
-    parallel_for(threads_, pieces_.channels * pieces_.parts, [&](std::int64_t piece, int thread) {
-      measure(piece / pieces_.parts, piece % pieces_.parts, spare + thread * spare_size);
-    });
-    merge(0, pieces_.channels);
-    if (planes_ && channels >= 4 * threads_) {
-      parallel_for(threads_, channels, [&](std::int64_t c, int) { map(c, 0, problem_.batch); });
-    } else if (planes_) {
-      parallel_for(threads_, channels * problem_.batch, [&](std::int64_t index, int) {
-        const std::int64_t sample = index % problem_.batch;
-        map(index / problem_.batch, sample, sample + 1);
-      });
-    } else {
-      for_rows_backwards(pieces_.extent, channels, threads_,
-                         [&](std::int64_t begin, std::int64_t end) { map(0, begin, end); });
-    }
+    const auto map_rows = [&](std::int64_t channel, std::int64_t begin, std::int64_t end) {
+      map(channel, begin, end);
+    };
+    measure_and_map(
+        problem_, pieces_, threads_, carver.take<T>(0),
+        [&](std::int64_t group, std::int64_t part, T* spare) { measure(group, part, spare); },
+        [&](std::int64_t begin, std::int64_t end) { merge(begin, end); }, map_rows);
   }
 
  private:

@@ -7,6 +7,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "taps.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -733,10 +734,7 @@ class WinogradExecution final : public Execution {
 std::unique_ptr<const Execution> make_winograd(const ConvProblem& problem,
                                                const WinogradGeometry& geometry,
                                                const Machine& machine, int threads) {
-  if (problem.dtype == DType::float32) {
-    return std::make_unique<WinogradExecution<float>>(problem, geometry, machine, threads);
-  }
-  return std::make_unique<WinogradExecution<double>>(problem, geometry, machine, threads);
+  return make_typed<WinogradExecution>(problem, geometry, machine, threads);
 }
 
 }  // namespace convolith

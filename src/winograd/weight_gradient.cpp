@@ -10,6 +10,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "taps.hpp"
+#include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
@@ -568,11 +569,7 @@ std::unique_ptr<const Execution> make_winograd_weight_gradient(const ConvProblem
                                                                const Machine& machine,
                                                                int threads) {
   const int size = winograd_weight_gradient_size(problem, outputs, nullptr);
-  if (problem.dtype == DType::float32) {
-    return std::make_unique<WinogradWeightGradientExecution<float>>(problem, size, machine,
-                                                                    threads);
-  }
-  return std::make_unique<WinogradWeightGradientExecution<double>>(problem, size, machine, threads);
+  return make_typed<WinogradWeightGradientExecution>(problem, size, machine, threads);
 }
 
 }  // namespace convolith
