@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from convolith.bench.peers.comparison import OURS
 from convolith.bench.training import LIBRARIES, TASKS
 from convolith.bench.training.comparison import TrainingBenchmark
 from convolith.cli.common import (
@@ -21,8 +22,6 @@ from convolith.cli.common import (
     thread_count,
 )
 from convolith.cli.errors import CliError, require
-
-OURS = "convolith"
 
 
 def add_parser(commands: Any) -> None:

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import numpy as np
@@ -24,6 +25,9 @@ from convolith.bench.peers.adapter import Adapter, Unsupported, check_plain
 from convolith.bench.pools import PoolProblem, is_pool, make_input, pool_truth
 from convolith.bench.timing import Stopwatch
 from convolith.bench.truth import make_operands, result_shape, sampled_truth
+
+Answerer = Callable[[dict[str, Any]], dict[str, Any]]
+"""The answer to a request."""
 
 NAP, LONGEST_REST = 2e-3, 0.25
 """Seconds."""
@@ -105,23 +109,32 @@ def private_output() -> TextIO:
     return stream
 
 
-def main(module: str, name: str, threads: str) -> None:
-    """Serve until the input ends."""
+def serve(start: Callable[[], tuple[dict[str, str], Answerer]]) -> None:
+    """Tell the versions of what `start` sets up, or why it cannot be; answer until input ends."""
     output = private_output()
 
     def tell(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=output, flush=True)
 
     try:
-        adapter = getattr(importlib.import_module(module), name)(int(threads))
-        tell({"versions": adapter.versions()})
+        versions, answer = start()
+        tell({"versions": versions})
     except ModuleNotFoundError as error:
         return tell({"absent": error.name})
     except Exception as error:
         return tell({"failed": brief(error)})
-    server = Server(adapter)
     for line in sys.stdin:
-        tell(server.answer(json.loads(line)))
+        tell(answer(json.loads(line)))
+
+
+def main(module: str, name: str, threads: str) -> None:
+    """Serve one library's adapter."""
+
+    def start() -> tuple[dict[str, str], Answerer]:
+        adapter = getattr(importlib.import_module(module), name)(int(threads))
+        return adapter.versions(), Server(adapter).answer
+
+    serve(start)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from convolith.bench.peers.comparison import OURS
 from convolith.bench.training.comparison import Training, TrainingBenchmark
-
-OURS = "convolith"
 
 
 def table(benchmark: TrainingBenchmark) -> Table:

@@ -10,16 +10,16 @@ First it says {"versions": ...}, {"absent": module} or {"failed": message}. Then
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from convolith.bench.peers.worker import brief, private_output, rest
+from convolith.bench.peers.worker import Answerer, brief, rest, serve
 from convolith.bench.timing import context_switches
 from convolith.bench.training import TASKS
-from convolith.bench.training.trainer import Step
+from convolith.bench.training.trainer import BaseTrainer, Step
 
 try:
     import resource
@@ -35,34 +35,31 @@ def peak_bytes() -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
-def main(module: str, net: str, batch: str, threads: str) -> None:
-    """Serve until the input ends."""
-    output = private_output()
-
-    def tell(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=output, flush=True)
-
+def answer(trainer: BaseTrainer, request: dict[str, Any]) -> dict[str, Any]:
+    """Steps for a while, one at least."""
+    end = time.perf_counter() + request["seconds"]
+    steps: list[Step] = []
+    disturbed = 0
     try:
+        while not steps or time.perf_counter() < end:
+            switches = context_switches()
+            steps.append(trainer.step())
+            disturbed += context_switches() != switches
+    except Exception as error:
+        return {"failed": brief(error)}
+    rest()
+    return {"steps": steps, "disturbed": disturbed, "peak_bytes": peak_bytes()}
+
+
+def main(module: str, net: str, batch: str, threads: str) -> None:
+    """Serve one library's trainer."""
+
+    def start() -> tuple[dict[str, str], Answerer]:
         task = replace(TASKS[net], batch=int(batch))
         trainer = importlib.import_module(module).Trainer(task, int(threads))
-        tell({"versions": trainer.versions()})
-    except ModuleNotFoundError as error:
-        return tell({"absent": error.name})
-    except Exception as error:
-        return tell({"failed": brief(error)})
-    for line in sys.stdin:
-        end = time.perf_counter() + json.loads(line)["seconds"]
-        steps: list[Step] = []
-        disturbed = 0
-        try:
-            while not steps or time.perf_counter() < end:
-                switches = context_switches()
-                steps.append(trainer.step())
-                disturbed += context_switches() != switches
-        except Exception as error:
-            return tell({"failed": brief(error)})
-        rest()
-        tell({"steps": steps, "disturbed": disturbed, "peak_bytes": peak_bytes()})
+        return trainer.versions(), partial(answer, trainer)
+
+    serve(start)
 
 
 if __name__ == "__main__":
