@@ -6,9 +6,8 @@
 #include <cstring>
 #include <new>
 
-#include <sys/mman.h>
-
 #include "convolith/algorithm.hpp"
+#include "runtime/pages.hpp"
 
 namespace convolith {
 namespace {
@@ -16,7 +15,6 @@ namespace {
 /// Blocks shorter than this are malloc's business: it gives them back without a system call.
 constexpr std::size_t kShortest = std::size_t{32} << 10;
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 /// A block that is kept serves for one that is shorter by this share at most.
 constexpr std::size_t kWaste = 8;
 constexpr std::size_t kEpoch = 1024;
@@ -37,13 +35,8 @@ std::size_t block_bytes(std::size_t bytes) noexcept {
 }
 
 void* allocate(std::size_t bytes) noexcept {
-  void* block = nullptr;
-  const std::size_t alignment = bytes < 2 * kHugePage ? kAlignment : kHugePage;
-  if (posix_memalign(&block, alignment, bytes) != 0) return nullptr;
-#if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
-#endif
-  return new (block) Header{bytes} + 1;
+  void* block = allocate_pages(bytes, 2 * kHugePage);
+  return block == nullptr ? nullptr : new (block) Header{bytes} + 1;
 }
 
 }  // namespace

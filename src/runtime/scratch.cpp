@@ -5,9 +5,8 @@
 #include <cstring>
 #include <new>
 
-#include <sys/mman.h>
-
 #include "convolith/algorithm.hpp"
+#include "runtime/pages.hpp"
 
 namespace convolith {
 namespace {
@@ -16,18 +15,13 @@ constexpr std::size_t kKeptBytes = std::size_t{128} << 20;
 
 std::atomic<bool> poison{false};
 
-/// Large blocks begin on a huge page and ask for them: fewer page faults and TLB misses.
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
+/// Whole huge pages, from half of one on.
 void* allocate(std::size_t bytes) {
-  const std::size_t alignment = bytes >= kHugePage / 2 ? kHugePage : kAlignment;
-  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  const std::size_t unit = bytes >= kHugePage / 2 ? kHugePage : kAlignment;
+  const std::size_t rounded = (bytes + unit - 1) / unit * unit;
   if (rounded < bytes) throw std::bad_alloc();
-  void* data = std::aligned_alloc(alignment, rounded);
+  void* data = allocate_pages(rounded, kHugePage);
   if (data == nullptr) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
-#endif
   return data;
 }
 

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstddef>
+
+namespace convolith {
+
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+/// Memory for std::free, aligned to kAlignment; from `huge_from` bytes on it begins on a huge page
+/// and asks for more of them, against page faults and TLB misses. Null where it cannot be had.
+void* allocate_pages(std::size_t bytes, std::size_t huge_from) noexcept;
+
+}  // namespace convolith
