@@ -313,7 +313,7 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
       }
       if (this->channels_last_) continue;
       for (std::int64_t row = block.row; row < row_end; row += together) {
-        finish_rows(call, block, plan, row, together, columns, part.begin, tiles);
+        finish_rows(call, block, plan, row, together, columns, part, tiles);
       }
     }
   }
@@ -387,36 +387,40 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
     tile.pixels = static_cast<int>(range.end - range.begin);
     tile.edges = (block.column + range.begin == segment.columns.begin ? kFirstPixel : 0U) |
                  (block.column + range.end == segment.columns.end ? kLastPixel : 0U);
-    for (std::int64_t panel = products.panels.begin; panel < products.panels.end; ++panel) {
+    for (Range panels = products.panels; panels.begin < products.panels.end;
+         panels.begin = panels.end) {
+      if (segment.offsets.empty()) panels.end = panels.begin + 1;
       tile.source =
           sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
       tile.output = this->channels_last_
-                        ? call.output.sample(block.sample, first_channel(block, panel)) +
+                        ? call.output.sample(block.sample, first_channel(block, panels.begin)) +
                               pixel * call.output.pixel_stride
                         : tiles + (row * phase_columns + range.begin) * this->panel_width_;
-      multiply_tile(call, products, panel, pixel, tile);
+      multiply_tile(call, products, panels, pixel, tile);
     }
   }
 }
 
-/// The k blocks of one tile and panel, and what the epilogue leaves of them.
+/// The k blocks of one tile, and what the epilogue leaves of them: of several panels where terms
+/// have offsets of their own, else of one.
 template <class T>
 void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& products,
-                                    std::int64_t panel, std::int64_t pixel,
+                                    const Range& panels, std::int64_t pixel,
                                     GatherTile<T>& tile) const noexcept {
   const Block& block = products.block;
   const Segment& segment = products.segment;
   const T* source = tile.source;
+  const std::int64_t panel_stride = products.plan.reduction * this->panel_width_;
   const T* weight = call.packed + products.plan.packed_begin +
-                    (block.group * this->panels_ + panel) * products.plan.reduction *
-                        this->panel_width_;
-  tile.out_channels = channels_of(panel);
+                    (block.group * this->panels_ + panels.begin) * panel_stride;
+  tile.out_channels = channels_of(panels);
   for (const KBlock* k = products.begin; k != products.end; ++k) {
     tile.accumulate = products.accumulates || k != products.begin;
     if (!segment.offsets.empty()) {
       tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
       this->kernels_.gather_terms_channels_last(
-          tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length);
+          tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length,
+          panel_stride);
       continue;
     }
     tile.taps = products.taps + k->unit;
@@ -427,13 +431,12 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     this->kernels_.gather_channels_last(tile);
   }
   if (products.begin == products.end && !products.accumulates) {
-    tile.tap_count = 0;
     tile.accumulate = false;
-    this->kernels_.gather_channels_last(tile);
+    this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
   if (!this->channels_last_ || !products.finishes || call.epilogue.empty()) return;
-  const auto epilogue = call.epilogue.tile(block.sample, first_channel(block, panel), pixel,
-                                           products.plan.phase.axes[2].step);
+  const auto epilogue = call.epilogue.tile(block.sample, first_channel(block, panels.begin),
+                                           pixel, products.plan.phase.axes[2].step);
   this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
                           tile.output_pixel_stride, call.output.channel_stride);
 }
@@ -443,15 +446,15 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
 template <class T>
 void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const PhasePlan& plan,
                                   std::int64_t row, std::int64_t rows, std::int64_t columns,
-                                  std::int64_t panel, const T* tiles) const noexcept {
+                                  const Range& panels, const T* tiles) const noexcept {
   const int panel_width = this->panel_width_;
   const Maps<T>& output = call.output;
-  const int channels = channels_of(panel);
+  const int channels = channels_of(panels);
   const std::int64_t pixel = this->output_pixel(plan.phase, block.depth, row, block.column);
   const std::int64_t pixel_step = plan.phase.axes[2].step;
   const std::int64_t step = pixel_step * output.pixel_stride;
   const auto pixels = static_cast<int>(rows * columns);
-  const std::int64_t channel = first_channel(block, panel);
+  const std::int64_t channel = first_channel(block, panels.begin);
   T* to = output.sample(block.sample, channel) + pixel * output.pixel_stride;
   const auto epilogue = call.epilogue.tile(block.sample, channel, pixel, pixel_step);
   this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panel_width,

@@ -71,18 +71,18 @@ class ChannelLanes final : public StripGemm<T> {
                              std::int64_t row, KBlock* blocks) const noexcept;
   void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
                     T* tiles) const noexcept;
-  void multiply_tile(const Call& call, const RowProducts& products, std::int64_t panel,
+  void multiply_tile(const Call& call, const RowProducts& products, const Range& panels,
                      std::int64_t pixel, GatherTile<T>& tile) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
-                   std::int64_t rows, std::int64_t columns, std::int64_t panel,
+                   std::int64_t rows, std::int64_t columns, const Range& panels,
                    const T* tiles) const noexcept;
 
   std::int64_t first_channel(const Block& block, std::int64_t panel) const noexcept {
     return block.group * this->produced_ + panel * this->panel_width_;
   }
-  int channels_of(std::int64_t panel) const noexcept {
-    return static_cast<int>(std::min<std::int64_t>(
-        this->panel_width_, this->produced_ - panel * this->panel_width_));
+  int channels_of(const Range& panels) const noexcept {
+    return static_cast<int>(std::min(panels.end * this->panel_width_, this->produced_) -
+                            panels.begin * this->panel_width_);
   }
 
   std::int64_t pixel_elements_;  ///< of a strip's pixel

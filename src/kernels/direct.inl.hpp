@@ -68,10 +68,10 @@ void gather_channels_last(const GatherTile<T>& tile) {
 template <class T>
 struct GatherTermsChannelsLast {
   template <int kPixels, int kVectors>
-  static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
-                       std::int64_t terms) {
+  static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
+                       const T* weight, T* output, int channels) {
+    prefetch_tile<T, kPixels, kVectors>(output, tile.output_pixel_stride);
     const RowPointers<T, kPixels> source(tile.source, tile.source_pixel_stride);
-    const T* weight = tile.weight;
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)
     for (std::int64_t t = 0; t < terms; ++t) {
@@ -87,17 +87,25 @@ struct GatherTermsChannelsLast {
       }
       weight += kTileColumns<T>;
     }
-    store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,
-                                     tile.out_channels, tile.accumulate);
+    store_tile<T, kPixels, kVectors>(sum, output, tile.output_pixel_stride, channels,
+                                     tile.accumulate);
   }
 
   template <int kPixels>
   struct Rows {
-    static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms) {
-      if (tile.out_channels > kLanes<T>) {
-        run_tile<kPixels, 2>(tile, offsets, terms);
-      } else {
-        run_tile<kPixels, 1>(tile, offsets, terms);
+    static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
+                    std::int64_t panel_stride) {
+      const T* weight = tile.weight;
+      T* output = tile.output;
+      for (int left = tile.out_channels; left > 0; left -= kTileColumns<T>) {
+        if (left > kLanes<T>) {
+          run_tile<kPixels, 2>(tile, offsets, terms, weight, output,
+                               left < kTileColumns<T> ? left : kTileColumns<T>);
+        } else {
+          run_tile<kPixels, 1>(tile, offsets, terms, weight, output, left);
+        }
+        weight += panel_stride;
+        output += kTileColumns<T>;
       }
     }
   };
@@ -105,9 +113,9 @@ struct GatherTermsChannelsLast {
 
 template <class T>
 void gather_terms_channels_last(const GatherTile<T>& tile, const std::int64_t* offsets,
-                                std::int64_t terms) {
+                                std::int64_t terms, std::int64_t panel_stride) {
   ForRows<GatherTermsChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile, offsets,
-                                                                     terms);
+                                                                     terms, panel_stride);
 }
 
 /// How a tile's source pixels lie: whole vectors, a last vector in part, or one by one.

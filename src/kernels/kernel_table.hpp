@@ -143,10 +143,11 @@ struct Kernels {
   /// tile_rows pixels at most.
   void (*gather_channels_last)(const GatherTile<T>& tile);
 
-  /// The same for short runs of products: term t reads source[offsets[t]], its weights lie at
-  /// weight[t * tile_columns]; taps and channels are not read.
+  /// The same for short runs of products and any number of output channels: term t reads
+  /// source[offsets[t]], its weights for panel p lie at weight[p * panel_stride + t *
+  /// tile_columns]; taps and channels are not read.
   void (*gather_terms_channels_last)(const GatherTile<T>& tile, const std::int64_t* offsets,
-                                     std::int64_t terms);
+                                     std::int64_t terms, std::int64_t panel_stride);
 
   /// Lanes are output pixels, weight panel tile_rows wide. tile_columns pixels at most.
   void (*gather_channels_first)(const GatherTile<T>& tile);
