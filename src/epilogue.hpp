@@ -39,6 +39,11 @@ class BoundEpilogue {
 
   bool empty() const noexcept { return epilogue_.empty(); }
 
+  /// From the given channel on; null: none.
+  const T* bias(std::int64_t channel) const noexcept {
+    return epilogue_.bias ? bias_ + channel : nullptr;
+  }
+
   /// For a tile that begins at the given sample, channel and pixel. Rows are channels in
   /// channels_first and pixels in channels_last; neighbouring pixels lie pixel_step apart.
   TileEpilogue<T> tile(std::int64_t sample, std::int64_t channel, std::int64_t pixel,
@@ -57,6 +62,14 @@ class BoundEpilogue {
     tile.activation = epilogue_.activation;
     tile.slope = static_cast<T>(epilogue_.slope);
     return tile;
+  }
+
+  /// What is left of it where the sums have their bias.
+  TileEpilogue<T> rest(std::int64_t sample, std::int64_t channel, std::int64_t pixel,
+                       std::int64_t pixel_step = 1) const noexcept {
+    TileEpilogue<T> rest = tile(sample, channel, pixel, pixel_step);
+    rest.bias_axis = BiasAxis::none;
+    return rest;
   }
 
  private:

@@ -11,7 +11,8 @@ namespace convolith {
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : Base(problem, machine, threads, kernels_for<T>(machine).tile_rows, 1,
-           kernels_for<T>(machine).tile_columns) {
+           kernels_for<T>(machine).tile_columns),
+      fused_(problem.epilogue) {
   choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
@@ -378,6 +379,8 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
       this->channels_last_ ? width.step * call.output.pixel_stride : this->panel_width_;
   // Equal tiles: no short one waits for its weights.
   const std::int64_t count = columns.end - columns.begin;
+  tile.least = fused_.least;
+  tile.greatest = fused_.greatest;
   const auto tile_count = static_cast<int>(divide_up(count, this->tile_pixels_));
   for (int t = 0; t < tile_count; ++t) {
     const Range share = Range::share(count, t, tile_count);
@@ -414,8 +417,13 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
   const T* weight = call.packed + products.plan.packed_begin +
                     (block.group * this->panels_ + panels.begin) * panel_stride;
   tile.out_channels = channels_of(panels);
+  tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
+  const auto sum = [&](bool first, bool last) {
+    tile.accumulate = products.accumulates || !first;
+    tile.finishes = products.finishes && last && (tile.bias != nullptr || fused_.clamps);
+  };
   for (const KBlock* k = products.begin; k != products.end; ++k) {
-    tile.accumulate = products.accumulates || k != products.begin;
+    sum(k == products.begin, k + 1 == products.end);
     if (!segment.offsets.empty()) {
       tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
       this->kernels_.gather_terms_channels_last(
@@ -431,13 +439,13 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     this->kernels_.gather_channels_last(tile);
   }
   if (products.begin == products.end && !products.accumulates) {
-    tile.accumulate = false;
+    sum(true, true);
     this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
-  if (!this->channels_last_ || !products.finishes || call.epilogue.empty()) return;
-  const auto epilogue = call.epilogue.tile(block.sample, first_channel(block, panels.begin),
-                                           pixel, products.plan.phase.axes[2].step);
-  this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
+  if (!this->channels_last_ || !products.finishes || !fused_.rest) return;
+  const auto rest = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
+                                       products.plan.phase.axes[2].step);
+  this->kernels_.epilogue(rest, tile.pixels, tile.out_channels, tile.output,
                           tile.output_pixel_stride, call.output.channel_stride);
 }
 
@@ -456,11 +464,11 @@ void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const Ph
   const auto pixels = static_cast<int>(rows * columns);
   const std::int64_t channel = first_channel(block, panels.begin);
   T* to = output.sample(block.sample, channel) + pixel * output.pixel_stride;
-  const auto epilogue = call.epilogue.tile(block.sample, channel, pixel, pixel_step);
   this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panel_width,
                            panel_width, 1, to, output.channel_stride, step);
-  if (call.epilogue.empty()) return;
-  this->kernels_.epilogue(epilogue, channels, pixels, to, output.channel_stride, step);
+  if (!fused_.rest) return;
+  const auto rest = call.epilogue.rest(block.sample, channel, pixel, pixel_step);
+  this->kernels_.epilogue(rest, channels, pixels, to, output.channel_stride, step);
 }
 
 template class ChannelLanes<float>;

@@ -85,6 +85,7 @@ class ChannelLanes final : public StripGemm<T> {
                             panels.begin * this->panel_width_);
   }
 
+  FusedClamp<T> fused_;
   std::int64_t pixel_elements_;  ///< of a strip's pixel
   bool panels_together_;
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit

@@ -32,7 +32,7 @@ struct GatherChannelsLast {
     }
   }
 
-  template <int kPixels, int kVectors>
+  template <int kPixels, int kVectors, bool kFinishes>
   static void run_tile(const GatherTile<T>& tile) {
     prefetch_tile<T, kPixels, kVectors>(tile.output, tile.output_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
@@ -44,17 +44,22 @@ struct GatherChannelsLast {
         default: add_tap<0, kPixels>(sum, tile, tap);
       }
     }
-    store_tile<T, kPixels, kVectors>(sum, tile.output, tile.output_pixel_stride,
-                                     tile.out_channels, tile.accumulate);
+    if constexpr (kFinishes) {
+      finish_tile<T>(sum, tile.output, tile.output_pixel_stride, tile.out_channels,
+                     tile.accumulate, tile.bias, tile.least, tile.greatest);
+    } else {
+      store_tile<T>(sum, tile.output, tile.output_pixel_stride, tile.out_channels,
+                    tile.accumulate);
+    }
   }
 
   template <int kPixels>
   struct Rows {
     static void run(const GatherTile<T>& tile) {
       if (tile.out_channels > kLanes<T>) {
-        run_tile<kPixels, 2>(tile);
+        tile.finishes ? run_tile<kPixels, 2, true>(tile) : run_tile<kPixels, 2, false>(tile);
       } else {
-        run_tile<kPixels, 1>(tile);
+        tile.finishes ? run_tile<kPixels, 1, true>(tile) : run_tile<kPixels, 1, false>(tile);
       }
     }
   };
@@ -67,9 +72,9 @@ void gather_channels_last(const GatherTile<T>& tile) {
 
 template <class T>
 struct GatherTermsChannelsLast {
-  template <int kPixels, int kVectors>
+  template <int kPixels, int kVectors, bool kFinishes>
   static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
-                       const T* weight, T* output, int channels) {
+                       const T* weight, const T* bias, T* output, int channels) {
     prefetch_tile<T, kPixels, kVectors>(output, tile.output_pixel_stride);
     const RowPointers<T, kPixels> source(tile.source, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
@@ -87,26 +92,37 @@ struct GatherTermsChannelsLast {
       }
       weight += kTileColumns<T>;
     }
-    store_tile<T, kPixels, kVectors>(sum, output, tile.output_pixel_stride, channels,
-                                     tile.accumulate);
+    if constexpr (kFinishes) {
+      finish_tile<T>(sum, output, tile.output_pixel_stride, channels, tile.accumulate, bias,
+                     tile.least, tile.greatest);
+    } else {
+      store_tile<T>(sum, output, tile.output_pixel_stride, channels, tile.accumulate);
+    }
   }
 
   template <int kPixels>
   struct Rows {
-    static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
-                    std::int64_t panel_stride) {
+    template <bool kFinishes>
+    static void run_panels(const GatherTile<T>& tile, const std::int64_t* offsets,
+                           std::int64_t terms, std::int64_t panel_stride) {
       const T* weight = tile.weight;
-      T* output = tile.output;
-      for (int left = tile.out_channels; left > 0; left -= kTileColumns<T>) {
+      for (int first = 0; first < tile.out_channels; first += kTileColumns<T>) {
+        const int left = tile.out_channels - first;
+        const T* bias = tile.bias != nullptr ? tile.bias + first : nullptr;
+        T* output = tile.output + first;
         if (left > kLanes<T>) {
-          run_tile<kPixels, 2>(tile, offsets, terms, weight, output,
-                               left < kTileColumns<T> ? left : kTileColumns<T>);
+          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, weight, bias, output,
+                                          left < kTileColumns<T> ? left : kTileColumns<T>);
         } else {
-          run_tile<kPixels, 1>(tile, offsets, terms, weight, output, left);
+          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, weight, bias, output, left);
         }
         weight += panel_stride;
-        output += kTileColumns<T>;
       }
+    }
+    static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
+                    std::int64_t panel_stride) {
+      tile.finishes ? run_panels<true>(tile, offsets, terms, panel_stride)
+                    : run_panels<false>(tile, offsets, terms, panel_stride);
     }
   };
 };

@@ -50,7 +50,8 @@ struct Tap {
   unsigned padded_edges = 0;  ///< under which of the outermost pixels it finds padding; one at most
 };
 
-/// output[r, j] (+)= sum over taps t, channels c of products of source and weight.
+/// output[r, j] (+)= sum over taps t, channels c of products of source and weight. In channels_last
+/// the sums may be finished: with a bias and limited to [least, greatest].
 template <class T>
 struct GatherTile {
   const Tap* taps;
@@ -64,7 +65,9 @@ struct GatherTile {
   std::int64_t output_pixel_stride;
   std::int64_t output_channel_stride;
   int pixels, out_channels;            ///< extents of the tile
-  bool accumulate;
+  bool accumulate, finishes;
+  const T* bias;                       ///< of its channels; null: none
+  T least, greatest;
   unsigned edges;  ///< those of the taps' edges at which the tile stands; channels_last alone
 };
 

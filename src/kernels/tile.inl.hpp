@@ -33,15 +33,23 @@ struct RowPointers {
   }
 };
 
-/// A tile comes from as far as memory, and is wanted at the end. Its rows need not begin on a line.
+/// A tile comes from as far as memory, and is wanted at the end. Rows that do not begin on a line
+/// end on one more.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
+  constexpr std::uintptr_t kLine = 64;
   CONVOLITH_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     const T* row = tile + r * row_stride;
     CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
-    __builtin_prefetch(row + kVectors * kLanes<T> - 1, 1);
+  }
+  const auto begin = reinterpret_cast<std::uintptr_t>(tile);
+  const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
+  if ((begin | stride) % kLine == 0) return;
+  CONVOLITH_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, 1);
   }
 }
 
@@ -63,6 +71,39 @@ CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
       }
     }
   }
+}
+
+/// Writes finished sums: with what `tile` held, if they accumulate, with the bias of its columns,
+/// if that is not null, and within their limits.
+template <class T, int kRows, int kVectors>
+CONVOLITH_INLINE void finish_tile(Vec<T> (&sum)[kRows][kVectors], T* tile, std::int64_t row_stride,
+                                  int columns, bool accumulate, const T* bias, T least,
+                                  T greatest) {
+  const int last = columns - (kVectors - 1) * kLanes<T>;
+  if (accumulate) {
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) {
+        const T* at = tile + r * row_stride + v * kLanes<T>;
+        sum[r][v] = (v < kVectors - 1 ? load(at) : load_upto(at, last)) + sum[r][v];
+      }
+    }
+  }
+  CONVOLITH_UNROLL(8)
+  for (int v = 0; v < kVectors; ++v) {
+    Vec<T> added = zero<T>();
+    if (bias != nullptr) {
+      added = v < kVectors - 1 ? load(bias + v * kLanes<T>)
+                               : load_upto(bias + v * kLanes<T>, last);
+    }
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      sum[r][v] = min_keeping_nan<T>(
+          max_keeping_nan<T>(sum[r][v] + added, broadcast(least)), broadcast(greatest));
+    }
+  }
+  store_tile<T, kRows, kVectors>(sum, tile, row_stride, columns, false);
 }
 
 /// Calls Body<kRows>::run for the kRows in 1 .. kMost that equals `rows`.
