@@ -418,12 +418,12 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
                     (block.group * this->panels_ + panels.begin) * panel_stride;
   tile.out_channels = channels_of(panels);
   tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
-  const auto sum = [&](bool first, bool last) {
+  const auto set_block = [&](bool first, bool last) {
     tile.accumulate = products.accumulates || !first;
     tile.finishes = products.finishes && last && (tile.bias != nullptr || fused_.clamps);
   };
   for (const KBlock* k = products.begin; k != products.end; ++k) {
-    sum(k == products.begin, k + 1 == products.end);
+    set_block(k == products.begin, k + 1 == products.end);
     if (!segment.offsets.empty()) {
       tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
       this->kernels_.gather_terms_channels_last(
@@ -439,7 +439,7 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     this->kernels_.gather_channels_last(tile);
   }
   if (products.begin == products.end && !products.accumulates) {
-    sum(true, true);
+    set_block(true, true);
     this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
   if (!this->channels_last_ || !products.finishes || !fused_.rest) return;
