@@ -18,6 +18,9 @@ constexpr std::size_t kPage = 4096;
 /// A block that is kept serves for one that is shorter by this share at most.
 constexpr std::size_t kWaste = 8;
 constexpr std::size_t kEpoch = 1024;
+/// What may be kept beyond the most that was in use: small arrays of many lengths, in turns, would
+/// else push out one another.
+constexpr std::size_t kSpare = std::size_t{32} << 20;
 
 /// Lies in front of the data, a cache line long.
 struct alignas(kAlignment) Header {
@@ -50,7 +53,7 @@ void* BlockCache::take(std::size_t bytes) noexcept {
   if (data == nullptr) data = allocate(block);
   if (data == nullptr) {
     most_used_ = most_used_before_ = used_bytes_;
-    shrink();
+    shrink(0);
     data = allocate(block);
   }
   if (data == nullptr) return nullptr;
@@ -75,12 +78,12 @@ void BlockCache::note_use() noexcept {
     most_used_ = 0;
   }
   most_used_ = std::max(most_used_, used_bytes_);
-  shrink();
+  shrink(std::max(most_used_, most_used_before_) + kSpare);
 }
 
-/// Frees the largest blocks first: the fewest system calls.
-void BlockCache::shrink() noexcept {
-  const std::size_t most = std::max(most_used_, most_used_before_);
+/// Until no more than `most` bytes are in use or kept. Frees the largest blocks first: the fewest
+/// system calls.
+void BlockCache::shrink(std::size_t most) noexcept {
   while (!kept_.empty() && used_bytes_ + kept_bytes_ > most) {
     const auto last = std::prev(kept_.end());
     kept_bytes_ -= last->first;
@@ -104,7 +107,7 @@ void BlockCache::give(void* data) noexcept {
   } catch (const std::bad_alloc&) {
     std::free(header_of(data));
   }
-  shrink();
+  shrink(std::max(most_used_, most_used_before_) + kSpare);
 }
 
 void* BlockCache::resize(void* data, std::size_t bytes) noexcept {
@@ -117,9 +120,9 @@ void* BlockCache::resize(void* data, std::size_t bytes) noexcept {
 
 void BlockCache::clear() noexcept {
   const std::lock_guard lock(mutex_);
-  most_used_ = most_used_before_ = 0;
-  shrink();
+  shrink(0);
   most_used_ = used_bytes_;
+  most_used_before_ = 0;
 }
 
 std::size_t BlockCache::kept_bytes() const noexcept {

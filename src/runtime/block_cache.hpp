@@ -8,8 +8,8 @@ namespace convolith {
 
 /// Memory for arrays, aligned to kAlignment. Blocks that are given back are kept for the next that
 /// fit them: the system would have to clear their pages anew, which takes longer than most
-/// kernels. What is kept and what is in use are together never more than what was in use at most
-/// of late.
+/// kernels. What is kept and what is in use are together no more than what was in use at most of
+/// late, and a little.
 class BlockCache {
  public:
   /// Null where the memory cannot be had.
@@ -27,7 +27,7 @@ class BlockCache {
  private:
   void* take_kept(std::size_t bytes) noexcept;
   void note_use() noexcept;
-  void shrink() noexcept;
+  void shrink(std::size_t most) noexcept;
 
   mutable std::mutex mutex_;
   std::multimap<std::size_t, void*> kept_;  ///< by size
