@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "convolith/algorithm.hpp"
 #include "kernels/kernel_table.hpp"
@@ -26,6 +27,17 @@ struct FusedClamp {
     if (wanted.activation == Activation::relu6) greatest = T(6);
   }
 };
+
+/// For the same tile with its rows as columns.
+template <class T>
+TileEpilogue<T> transposed(TileEpilogue<T> epilogue) noexcept {
+  std::swap(epilogue.residual_row_stride, epilogue.residual_column_stride);
+  if (epilogue.bias_axis != BiasAxis::none) {
+    epilogue.bias_axis =
+        epilogue.bias_axis == BiasAxis::rows ? BiasAxis::columns : BiasAxis::rows;
+  }
+  return epilogue;
+}
 
 /// The epilogue of a problem, bound to the arrays of one call.
 template <class T>

@@ -51,8 +51,8 @@ LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
   const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
   constexpr double kIndependentRows = 4;
   double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * std::max(1.0, kIndependentRows / rows) +
-                     12 / sum + (transposes ? 0 : 8 * packed + 40 / sum);
-  if (adjoint) by_pixels += 24 / sum;  // stores one by one
+                     12 / sum + (transposes ? 0 : 8 * packed + 15 / sum);
+  if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
 }
 

@@ -240,11 +240,11 @@ void PixelLanes<T>::multiply_row(const Call& call, const Block& block, const Pha
   }
 }
 
-/// Brings a tile home where it does not lie so, and applies the epilogue.
+/// Applies the epilogue to a tile [channel][pixel], and brings it home where it does not lie so.
 template <class T>
 void PixelLanes<T>::finish_tile(const Call& call, const Block& block, const PhasePlan& plan,
                                 std::int64_t row, std::int64_t column, int pixels,
-                                const Range& channels, const T* tile) const noexcept {
+                                const Range& channels, T* tile) const noexcept {
   const auto produced = static_cast<int>(channels.end - channels.begin);
   const std::int64_t first_channel = block.group * this->produced_ + channels.begin;
   const Maps<T>& output = call.output;
@@ -252,19 +252,23 @@ void PixelLanes<T>::finish_tile(const Call& call, const Block& block, const Phas
   const std::int64_t pixel_step = plan.phase.axes[2].step;
   const std::int64_t step = pixel_step * output.pixel_stride;
   T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-  if (stores_tiles()) {
-    for (int c = 0; c < produced; ++c) {
-      for (int i = 0; i < pixels; ++i) {
-        to[c * output.channel_stride + i * step] = tile[c * this->tile_pixels_ + i];
-      }
-    }
+  const bool at_home = !stores_tiles();
+  if (!call.epilogue.empty()) {
+    auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
+    if (this->channels_last_) epilogue = transposed(epilogue);
+    this->kernels_.epilogue(epilogue, produced, pixels, at_home ? to : tile,
+                            at_home ? output.channel_stride : this->tile_pixels_, at_home ? step : 1);
   }
-  if (call.epilogue.empty()) return;
-  const auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
+  if (at_home) return;
   if (this->channels_last_) {
-    this->kernels_.epilogue(epilogue, pixels, produced, to, step, output.channel_stride);
-  } else {
-    this->kernels_.epilogue(epilogue, produced, pixels, to, output.channel_stride, step);
+    this->kernels_.transpose(produced, pixels, tile, this->tile_pixels_, 1, to, step,
+                             output.channel_stride);
+    return;
+  }
+  for (int c = 0; c < produced; ++c) {
+    for (int i = 0; i < pixels; ++i) {
+      to[c * output.channel_stride + i * step] = tile[c * this->tile_pixels_ + i];
+    }
   }
 }
 

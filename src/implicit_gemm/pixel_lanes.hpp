@@ -37,7 +37,7 @@ class PixelLanes final : public StripGemm<T> {
                     std::int64_t panel, T* tile) const noexcept;
   void finish_tile(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t column, int pixels, const Range& channels,
-                   const T* tile) const noexcept;
+                   T* tile) const noexcept;
 
   bool stores_tiles() const noexcept {
     return this->channels_last_ || !this->phases_[0].phase.dense();

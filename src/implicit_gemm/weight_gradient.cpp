@@ -188,7 +188,8 @@ class WeightGradient final : public Execution {
   // ---- planning ----------------------------------------------------------------------------
 
   void choose_panels() {
-    const std::int64_t tile_rows = kernels_.tile_rows;
+    const std::int64_t tile_rows =
+        (shape_.lanes <= kernels_.lanes ? 2 : 1) * static_cast<std::int64_t>(kernels_.tile_rows);
     row_panels_ = divide_up(shape_.rows, tile_rows);
     row_width_ = divide_up(shape_.rows, row_panels_);
     columns_width_ = kernels_.tile_columns;

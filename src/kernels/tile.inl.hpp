@@ -38,7 +38,7 @@ struct RowPointers {
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
   constexpr std::uintptr_t kLine = 64;
-  CONVOLITH_UNROLL(16)
+  CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     const T* row = tile + r * row_stride;
     CONVOLITH_UNROLL(8)
@@ -47,7 +47,7 @@ CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
   const auto begin = reinterpret_cast<std::uintptr_t>(tile);
   const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
   if ((begin | stride) % kLine == 0) return;
-  CONVOLITH_UNROLL(16)
+  CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, 1);
   }
@@ -58,7 +58,7 @@ template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
                                  std::int64_t row_stride, int columns, bool accumulate) {
   const int last = columns - (kVectors - 1) * kLanes<T>;
-  CONVOLITH_UNROLL(16)
+  CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     T* row = tile + r * row_stride;
     CONVOLITH_UNROLL(8)

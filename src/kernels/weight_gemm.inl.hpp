@@ -29,7 +29,7 @@ struct WeightGemm {
         Vec<T> column[kVectors];
         CONVOLITH_UNROLL(2)
         for (int v = 0; v < kVectors; ++v) column[v] = load(columns + v * kLanes<T>);
-        CONVOLITH_UNROLL(16)
+        CONVOLITH_UNROLL(32)
         for (int r = 0; r < kRows; ++r) {
           const Vec<T> row = broadcast(rows[r]);
           CONVOLITH_UNROLL(2)
@@ -46,20 +46,22 @@ struct WeightGemm {
   }
 
   template <int kRows>
-  struct Rows {
-    static void run(const WeightGemmTile<T>& tile) {
-      if (tile.vectors == 2) {
-        run_tile<kRows, 2>(tile);
-      } else {
-        run_tile<kRows, 1>(tile);
-      }
-    }
+  struct OneVector {
+    static void run(const WeightGemmTile<T>& tile) { run_tile<kRows, 1>(tile); }
+  };
+  template <int kRows>
+  struct TwoVectors {
+    static void run(const WeightGemmTile<T>& tile) { run_tile<kRows, 2>(tile); }
   };
 };
 
 template <class T>
 void weight_gemm_tile(const WeightGemmTile<T>& tile) {
-  ForRows<WeightGemm<T>::template Rows, kTileRows>::run(tile.row_count, tile);
+  if (tile.vectors == 2) {
+    ForRows<WeightGemm<T>::template TwoVectors, kTileRows>::run(tile.row_count, tile);
+  } else {
+    ForRows<WeightGemm<T>::template OneVector, 2 * kTileRows>::run(tile.row_count, tile);
+  }
 }
 
 template <class T>

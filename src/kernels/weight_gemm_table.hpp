@@ -23,7 +23,7 @@ struct WeightGemmTile {
   std::int64_t columns_pixel_stride;
   T* sum;
   std::int64_t sum_row_stride;
-  int row_count, vectors;  ///< tile_rows and two vectors at most
+  int row_count, vectors;  ///< tile_rows and two vectors at most, or twice as many rows and one
   bool accumulate;
   const T* prefetch;  ///< what is wanted later, one piece for each pixel
   std::int64_t prefetch_stride;
