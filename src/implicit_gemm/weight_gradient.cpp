@@ -188,22 +188,29 @@ class WeightGradient final : public Execution {
   // ---- planning ----------------------------------------------------------------------------
 
   void choose_panels() {
-    const std::int64_t tile_rows =
-        (shape_.lanes <= kernels_.lanes ? 2 : 1) * static_cast<std::int64_t>(kernels_.tile_rows);
+    const bool one_vector = shape_.lanes <= kernels_.lanes;
+    const std::int64_t tile_rows = (one_vector ? 2 : 1) * std::int64_t{kernels_.tile_rows};
     row_panels_ = divide_up(shape_.rows, tile_rows);
     row_width_ = divide_up(shape_.rows, row_panels_);
     columns_width_ = kernels_.tile_columns;
     column_panels_ = divide_up(shape_.lanes, columns_width_);
     panel_sums_ = shape_.rows * taps_ * columns_width_;
 
-    // The taps of a kernel row lie one behind the other: with few channels they are one panel.
+    // The taps of a kernel row lie one behind the other: with few channels they are one panel. With
+    // fewer still, the rows of a kernel are.
     const Window& width = windows_[2];
     const bool neighbours =
         width.kernel > 1 && axes_[2].place(offset(2, 1)) == axes_[2].place(offset(2, 0)) + 1;
     spans_ = !shape_.source_lanes && neighbours && 2 * shape_.rows <= tile_rows;
-    lists_ = spans_ ? taps_ / width.kernel : taps_;
     span_ = shape_.rows * width.kernel;
     chunks_ = divide_up(span_, tile_rows);
+    lines_ = 1;
+    const std::int64_t height = windows_[1].kernel;
+    if (spans_ && one_vector && height * span_ <= tile_rows && axes_[1].shared() &&
+        std::ranges::find(kWeightGemmLines, height) != std::end(kWeightGemmLines)) {
+      lines_ = height;
+    }
+    lists_ = spans_ ? taps_ / width.kernel / lines_ : taps_;
 
     constexpr std::int64_t kTotalRows = 128;
     total_channels_ =
@@ -315,6 +322,8 @@ class WeightGradient final : public Execution {
           if (d >= 0 && h >= 0) {  // what is left out is never read
             pack_line(x, sample + (d * height.input + h) * width.input * x.pixel_stride, block,
                       panels, strip);
+          } else if (lines_ > 1) {
+            std::fill(strip, strip + column_places * panels.width, T(0));
           }
           strip += column_places * panels.width;
         }
@@ -494,6 +503,7 @@ class WeightGradient final : public Execution {
     Tap tap{};
     const std::int64_t w = spans_ ? 0 : list % windows_[2].kernel;
     if (!spans_) list /= windows_[2].kernel;
+    list *= lines_;
     tap.offsets = {offset(0, list / windows_[1].kernel), offset(1, list % windows_[1].kernel),
                    offset(2, w)};
     tap.end = block.columns;
@@ -517,7 +527,7 @@ class WeightGradient final : public Execution {
     for (std::int64_t plane = 0; plane < block.planes; ++plane) {
       if (is_padding(0, (block.plane + plane) % windows_[0].output)) continue;
       for (std::int64_t row = 0; row < block.rows; ++row) {
-        if (is_padding(1, block.row + row)) continue;
+        if (lines_ == 1 && is_padding(1, block.row + row)) continue;
         const std::int64_t source = source_at(swapped ? columns : rows, block, tap, plane, row);
         const std::int64_t output = output_at(swapped ? rows : columns, block, tap, plane, row);
         if (count > 0 && source == next_source && output == next_output) {
@@ -579,6 +589,7 @@ class WeightGradient final : public Execution {
     tile.columns_pixel_stride = swapped ? source_step(columns) : columns.pixel_stride;
     tile.vectors = static_cast<int>(width / kernels_.lanes);
     tile.accumulate = accumulate;
+    tile.lines = 1;
     const auto run_tile = [&](const Range& range) {
       constexpr std::int64_t kLine = kAlignment / sizeof(T);
       tile.row_count = static_cast<int>(range.end - range.begin);
@@ -590,13 +601,16 @@ class WeightGradient final : public Execution {
     };
     if (spans_) {
       tile.sum_row_stride = width;
+      tile.lines = static_cast<int>(lines_);
+      tile.rows_line_stride = axes_[2].length(block_list_[number].columns) * rows.pixel_stride *
+                              windows_[1].dilation;
       for (std::int64_t list = 0; list < lists_; ++list) {
         tile.runs = runs + list * most_runs_;
         tile.run_count = run_counts[list];
         for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
           const Range range = panel_channels(chunk, chunks_, span_);
           tile.rows = rows.data + range.begin;
-          tile.sum = sums + (list * span_ + range.begin) * width;
+          tile.sum = sums + (list * lines_ * span_ + range.begin) * width;
           run_tile(range);
         }
       }
@@ -760,6 +774,7 @@ class WeightGradient final : public Execution {
   std::int64_t column_panels_, columns_width_, columns_elements_;
   std::int64_t panel_sums_;  ///< of a panel of columns
   bool spans_;               ///< whether the taps of a kernel row are rows of one panel
+  std::int64_t lines_;       ///< kernel rows in it
   std::int64_t lists_, span_, chunks_;
   std::int64_t total_channels_, total_elements_;
 

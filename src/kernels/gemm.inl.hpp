@@ -194,10 +194,10 @@ void pack_rows(int width, int valid, std::int64_t k, const T* source, std::int64
     return;
   }
   for (std::int64_t p = 0; p < k; ++p, source += k_stride, panel += width) {
-    int i = 0;
-    for (; i + kLanes<T> <= valid; i += kLanes<T>) store<T>(panel + i, load(source + i));
-    if (i < valid) store_partial<T>(panel + i, load_partial(source + i, valid - i), valid - i);
-    for (i = valid; i < width; ++i) panel[i] = T(0);
+    for (int i = 0; i < width; i += kLanes<T>) {
+      const int left = valid - i;
+      store_upto<T>(panel + i, left > 0 ? load_upto(source + i, left) : zero<T>(), width - i);
+    }
   }
 }
 

@@ -9,16 +9,16 @@ namespace {
 /// A rank-1 update for each pixel.
 template <class T>
 struct WeightGemm {
-  template <int kRows, int kVectors>
+  template <int kLines, int kRows, int kVectors>
   static void run_tile(const WeightGemmTile<T>& tile) {
     constexpr int kColumns = kVectors * kLanes<T>;
-    prefetch_tile<T, kRows, kVectors>(tile.sum, tile.sum_row_stride);
+    prefetch_tile<T, kLines * kRows, kVectors>(tile.sum, tile.sum_row_stride);
     constexpr int kAhead = 8;  // pixels may lie a page apart, where no hardware prefetcher follows
     const std::int64_t rows_stride = tile.rows_pixel_stride;
     const std::int64_t columns_stride = tile.columns_pixel_stride;
     const std::int64_t prefetch_stride = tile.prefetch_stride;
     const T* prefetch = tile.prefetch;
-    Vec<T> sum[kRows][kVectors] = {};
+    Vec<T> sum[kLines * kRows][kVectors] = {};
     for (std::int64_t n = 0; n < tile.run_count; ++n) {
       const PixelRun& run = tile.runs[n];
       const T* rows = tile.rows + run.rows;
@@ -29,9 +29,10 @@ struct WeightGemm {
         Vec<T> column[kVectors];
         CONVOLITH_UNROLL(2)
         for (int v = 0; v < kVectors; ++v) column[v] = load(columns + v * kLanes<T>);
+        const RowPointers<T, kLines> line(rows, tile.rows_line_stride);
         CONVOLITH_UNROLL(32)
-        for (int r = 0; r < kRows; ++r) {
-          const Vec<T> row = broadcast(rows[r]);
+        for (int r = 0; r < kLines * kRows; ++r) {
+          const Vec<T> row = broadcast(line.at(r / kRows, r % kRows));
           CONVOLITH_UNROLL(2)
           for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
         }
@@ -42,25 +43,30 @@ struct WeightGemm {
         columns += columns_stride;
       }
     }
-    store_tile<T, kRows, kVectors>(sum, tile.sum, tile.sum_row_stride, kColumns, tile.accumulate);
+    store_tile<T>(sum, tile.sum, tile.sum_row_stride, kColumns, tile.accumulate);
   }
 
-  template <int kRows>
-  struct OneVector {
-    static void run(const WeightGemmTile<T>& tile) { run_tile<kRows, 1>(tile); }
-  };
-  template <int kRows>
-  struct TwoVectors {
-    static void run(const WeightGemmTile<T>& tile) { run_tile<kRows, 2>(tile); }
+  template <int kLines, int kVectors>
+  struct Tile {
+    template <int kRows>
+    struct Rows {
+      static void run(const WeightGemmTile<T>& tile) { run_tile<kLines, kRows, kVectors>(tile); }
+    };
+    static void run(const WeightGemmTile<T>& tile) {
+      ForRows<Rows, kTileRows * kTileVectors / kVectors / kLines>::run(tile.row_count, tile);
+    }
   };
 };
 
 template <class T>
 void weight_gemm_tile(const WeightGemmTile<T>& tile) {
-  if (tile.vectors == 2) {
-    ForRows<WeightGemm<T>::template TwoVectors, kTileRows>::run(tile.row_count, tile);
-  } else {
-    ForRows<WeightGemm<T>::template OneVector, 2 * kTileRows>::run(tile.row_count, tile);
+  using Gemm = WeightGemm<T>;
+  if (tile.vectors == 2) return Gemm::template Tile<1, 2>::run(tile);
+  switch (tile.lines) {
+    case kWeightGemmLines[0]: return Gemm::template Tile<kWeightGemmLines[0], 1>::run(tile);
+    case kWeightGemmLines[1]: return Gemm::template Tile<kWeightGemmLines[1], 1>::run(tile);
+    case kWeightGemmLines[2]: return Gemm::template Tile<kWeightGemmLines[2], 1>::run(tile);
+    default: Gemm::template Tile<1, 1>::run(tile);
   }
 }
 

@@ -12,22 +12,26 @@ struct PixelRun {
   std::int64_t count;
 };
 
-/// sum[r, c] (+)= sum over runs, pixels p of rows[p, r] * columns[p, c]
+/// sum[l, r, c] (+)= sum over runs, pixels p of rows[p, l, r] * columns[p, c]
 template <class T>
 struct WeightGemmTile {
   const PixelRun* runs;
   std::int64_t run_count;
   const T* rows;  ///< neighbours for neighbouring r
-  std::int64_t rows_pixel_stride;
+  std::int64_t rows_pixel_stride, rows_line_stride;
   const T* columns;  ///< neighbours for neighbouring c
   std::int64_t columns_pixel_stride;
   T* sum;
-  std::int64_t sum_row_stride;
-  int row_count, vectors;  ///< tile_rows and two vectors at most, or twice as many rows and one
+  std::int64_t sum_row_stride;  ///< those of a line follow those of the last
+  /// Two vectors and tile_rows rows at most, or one and twice as many. Lines: 1, or with one vector
+  /// any of kWeightGemmLines, as long as all their rows are no more.
+  int row_count, vectors, lines;
   bool accumulate;
   const T* prefetch;  ///< what is wanted later, one piece for each pixel
   std::int64_t prefetch_stride;
 };
+
+constexpr int kWeightGemmLines[] = {3, 5, 7};
 
 template <class T>
 struct WeightGemmKernels {

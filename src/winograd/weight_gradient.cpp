@@ -363,6 +363,7 @@ class WinogradWeightGradientExecution final : public Execution {
     tile.columns_pixel_stride = lanes_;
     tile.sum_row_stride = width;
     tile.vectors = width / kernels_.lanes;
+    tile.lines = 1;
     for (std::int64_t f = 0; f < grid_.frequencies; ++f) {
       tile.columns = outputs + (panel * grid_.frequencies + f) * output_stride_;
       tile.prefetch = tile.columns + output_stride_;
