@@ -1,7 +1,8 @@
 #pragma once
 
 // Gradient of pooling as a gather: every input adds up the outputs that read it, in order. Lanes
-// are channels; or inputs of a row that lie a stride apart, whose readers touch; or one input.
+// are channels; or neighbours in memory, where each has one reader; or inputs of a row that lie a
+// stride apart, whose readers touch; or one input.
 
 #include "kernels/pooling_table.hpp"
 #include "simd/vector.hpp"
@@ -118,6 +119,79 @@ struct GradientOf {
       }
       if (c < g.channels) {
         run_channels<1, true>(column, c, static_cast<int>(g.channels - c));
+      }
+    }
+  }
+
+  // ---- lanes are neighbours in memory --------------------------------------------------------
+
+  /// A vector of a row of inputs: where its readers lie in their row, and in which column it is.
+  struct Neighbours {
+    int lanes, read;  ///< of the vector that exist; from the first reader on, those to load
+    std::int64_t first;  ///< reader's element
+    std::int32_t reader[kLanes<T>];
+    PoolIndex<T> column[kLanes<T>];  ///< -1: nobody reads it
+  };
+
+  /// Starts at (column, channel), and moves them on. In turn, readers move no faster than what they
+  /// read: those of a vector are no more than a vector.
+  CONVOLITH_INLINE Neighbours next_neighbours(std::int64_t& column, std::int64_t& channel) const {
+    Neighbours n{};
+    std::int64_t least = -1, most = -1;
+    std::int64_t reader[kLanes<T>] = {};
+    for (; n.lanes < kLanes<T> && column < g.width.input; ++n.lanes) {
+      const bool is_read = g.width.count[column] > 0;
+      n.column[n.lanes] = is_read ? static_cast<PoolIndex<T>>(column) : -1;
+      if (is_read) {
+        reader[n.lanes] = g.width.first[column] * g.channels + channel;
+        if (least < 0 || reader[n.lanes] < least) least = reader[n.lanes];
+        if (reader[n.lanes] > most) most = reader[n.lanes];
+      }
+      if (++channel == g.channels) {
+        channel = 0;
+        ++column;
+      }
+    }
+    n.first = least < 0 ? 0 : least;
+    n.read = least < 0 ? 0 : static_cast<int>(most - least + 1);
+    for (int i = 0; i < n.lanes; ++i) {
+      n.reader[i] = n.column[i] < 0 ? 0 : static_cast<std::int32_t>(reader[i] - n.first);
+    }
+    return n;
+  }
+
+  void run_neighbours(std::int64_t begin, std::int64_t end) {
+    constexpr int kRows = 64;
+    const Mask<T> none = Mask<T>{} - 1;
+    std::int64_t readers[kRows];  // of rows, in elements; -1: none
+    for (; begin < end; begin += kRows) {
+      const int count = end - begin < kRows ? static_cast<int>(end - begin) : kRows;
+      for (int r = 0; r < count; ++r) {
+        go_to(begin + r);
+        readers[r] = row_count > 0 ? rows[0] * g.channels : -1;
+      }
+      const std::int64_t row_elements = g.width.input * g.channels;
+      std::int64_t column = 0, channel = 0;
+      for (std::int64_t e = 0; e < row_elements; e += kLanes<T>) {
+        const Neighbours n = next_neighbours(column, channel);
+        const Mask<T> columns = load_indices<T>(n.column);
+        const Mask<T> is_read = columns >= 0;
+        T* dx = g.dx + begin * row_elements + e;
+        for (int r = 0; r < count; ++r, dx += row_elements) {
+          Vec<T> sum = zero<T>();
+          if (readers[r] >= 0 && n.read > 0) {
+            const std::int64_t at = readers[r] + n.first;
+            const Vec<T> dy = permute<T>(load_upto(g.dy + at, n.read), n.reader);
+            Mask<T> chosen{};
+            if constexpr (kChosen) {
+              const T* from = reinterpret_cast<const T*>(g.chosen + at);
+              chosen = (Mask<T>)permute<T>(load_upto(from, n.read), n.reader);
+            }
+            const auto first = static_cast<PoolIndex<T>>((begin + r) * g.width.input);
+            add(sum, select<T>(is_read, dy, zero<T>()), chosen, is_read ? columns + first : none);
+          }
+          store_upto<T>(dx, divided(sum), n.lanes);
+        }
       }
     }
   }
@@ -261,7 +335,11 @@ std::int64_t gradient_rows(const PoolGradient<T>& g, std::int64_t begin, std::in
                          g.dx_pixel_stride == 1 && (!kChosen || g.chosen_pixel_stride == 1);
   std::int64_t matches = 0;
   GradientOf<T, kChosen> gradient(g);
-  for (std::int64_t row = begin; row < end; ++row) {
+  const bool touches = g.dx_pixel_stride == g.channels && g.dy_pixel_stride == g.channels &&
+                       (!kChosen || g.chosen_pixel_stride == g.channels);
+  const bool neighbours = g.lanes_are_channels && g.in_turn && g.channels < kLanes<T> && touches;
+  if (neighbours) gradient.run_neighbours(begin, end);
+  for (std::int64_t row = begin; row < end && !neighbours; ++row) {
     gradient.go_to(row);
     if (g.lanes_are_channels) {
       gradient.run_channels_row();

@@ -85,6 +85,7 @@ struct PoolGradient {
   const std::int64_t* begins;
   std::int64_t stride;
   bool spread;              ///< one output reads all inputs, which then are one row
+  bool in_turn;             ///< an input has one reader at most, the next the same or the next
   bool lanes_are_channels;  ///< as of PoolPass
   std::int64_t channels;
   const T* dy;

@@ -30,6 +30,17 @@ void list_readers(const AxisWindows& axis, std::vector<std::int64_t>& first,
   }
 }
 
+/// Whether inputs have one reader at most, the first output the first, and so on without a gap.
+bool are_in_turn(const std::vector<std::int64_t>& first, const std::vector<std::int64_t>& count) {
+  std::int64_t last = 0;
+  for (std::size_t i = 0; i < count.size(); ++i) {
+    if (count[i] == 0) continue;
+    if (count[i] > 1 || first[i] < last || first[i] > last + 1) return false;
+    last = first[i];
+  }
+  return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -46,6 +57,8 @@ GradientTables<T>::GradientTables(const PoolProblem& problem, const PoolWindows&
     *readers[i] = {axis.input, axis.output(), first_[i].data(), count_[i].data(), step_[i].data()};
   }
   gradient.divisor = T(1);
+  gradient.in_turn = true;
+  for (int i = 0; i < kSpatialAxes; ++i) gradient.in_turn &= are_in_turn(first_[i], count_[i]);
   if (one_for_all) {
     gradient.spread = true;
     gradient.depth.input = gradient.height.input = 1;

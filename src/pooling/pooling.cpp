@@ -245,12 +245,19 @@ bool list_choices(const PoolProblem& problem, const PoolPass<T>& pass, const Map
   const std::int64_t count = channels_last ? problem.channels : outputs;
   const std::int64_t from = channels_last ? indices.pixel_stride : indices.channel_stride;
   const std::int64_t to = channels_last ? chosen.pixel_stride : chosen.channel_stride;
+  const bool touch = from == count && to == count;
+  const std::int64_t pixels = problem.input_pixels();
   const int team = worthwhile_threads(threads, problem.batch * rows * count);
+  const auto pieces = static_cast<int>(std::min<std::int64_t>(team, rows));
   std::vector<std::int8_t> outside(static_cast<std::size_t>(team), 0);
-  parallel_for(team, problem.batch * rows, [&](std::int64_t i, int thread) {
-    if (!kernels.narrow(count, indices.sample(i / rows, 0) + i % rows * from,
-                        problem.input_pixels(), chosen.sample(i / rows, 0) + i % rows * to)) {
-      outside[static_cast<std::size_t>(thread)] = 1;
+  parallel_for(team, problem.batch * pieces, [&](std::int64_t i, int thread) {
+    const Range some = Range::share(rows, static_cast<int>(i % pieces), pieces);
+    const std::int64_t together = touch ? some.end - some.begin : 1;
+    for (std::int64_t row = some.begin; row < some.end; row += together) {
+      if (!kernels.narrow(together * count, indices.sample(i / pieces, 0) + row * from, pixels,
+                          chosen.sample(i / pieces, 0) + row * to)) {
+        outside[static_cast<std::size_t>(thread)] = 1;
+      }
     }
   });
   return std::find(outside.begin(), outside.end(), 1) == outside.end();
