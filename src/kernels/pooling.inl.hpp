@@ -376,6 +376,22 @@ struct LoadChannels {
   }
 };
 
+/// All channels of a few pixels, one behind the other.
+template <class T>
+struct LoadPixels {
+  int pixels, channels;
+  std::int64_t step;  ///< from pixel to pixel
+
+  CONVOLITH_INLINE Vec<T> operator()(const T* p, std::int64_t, int) const {
+    Vec<T> v = load_partial(p, channels);
+    for (int i = 1; i < pixels; ++i) {
+      const int begin = i * channels;
+      v = load_between<T>(p + i * step - begin, begin, begin + channels, v);
+    }
+    return v;
+  }
+};
+
 template <class T, template <class, int> class Reduction, Indexed kIndexed>
 struct PoolChannels {
   const PoolPass<T> pass;  // a copy, which stores cannot change
@@ -407,19 +423,89 @@ struct PoolChannels {
     }
   }
 
+  /// Outputs [o, o + pixels), whose windows are alike and whose channels fill no more than a vector.
+  CONVOLITH_INLINE void run_pixels(const TapRows<T>& rows, const PoolRun& run, std::int64_t o,
+                                   int pixels) const {
+    const auto channels = static_cast<int>(pass.channels);
+    const int count = pixels * channels;
+    const std::int64_t first = rows.first + pass.width.first[o];
+    Reduction<T, 1> reduction;
+    reduce<1>(pass, rows, run.taps, pass.x + first * pass.x_pixel_stride, reduction,
+              LoadPixels<T>{pixels, channels, run.input_step * pass.x_pixel_stride});
+    const std::int64_t pixel = rows.output + o;
+    Vec<T> value = reduction.result(0);
+    if constexpr (Reduction<T, 1>::kIsSum) {
+      if (divides(pass)) {
+        alignas(kVectorBytes) T divisors[kLanes<T>];
+        for (int i = 0; i < kLanes<T>; ++i) divisors[i] = T(1);
+        for (int i = 0; i < count; ++i) {
+          divisors[i] = rows.divisor * pass.width_divisor[o + i / channels];
+        }
+        value = value / load(divisors);
+      }
+    }
+    if (pass.y != nullptr) store_upto<T>(pass.y + pixel * pass.y_pixel_stride, value, count);
+    if constexpr (kIndexed != Indexed::no) {
+      Mask<T> starts{};
+      for (int i = 1; i < pixels; ++i) {
+        const Mask<T> start = broadcast_index<T>(static_cast<Lane<T>>(i * run.input_step));
+        starts = lane_numbers() >= i * channels ? start : starts;
+      }
+      const bool empty = rows.depth == 0 || rows.height == 0 || run.taps == 0;
+      store_indices<T>(indices_of<kIndexed>(pass) + pixel * pass.indices_pixel_stride, 1,
+                       empty ? 0 : first, 0, empty ? Mask<T>{} : reduction.index(0) + starts,
+                       count);
+    }
+  }
+
+  CONVOLITH_INLINE static Mask<T> lane_numbers() {
+    Mask<T> numbers;
+    for (int i = 0; i < kLanes<T>; ++i) numbers[i] = i;
+    return numbers;
+  }
+
+  /// Several pixels fit a vector, and touch in what is written.
+  CONVOLITH_INLINE bool takes_pixels() const {
+    const bool touch = (pass.y == nullptr || pass.y_pixel_stride == pass.channels) &&
+                       (kIndexed == Indexed::no || pass.indices_pixel_stride == pass.channels);
+    return 2 * pass.channels <= kLanes<T> && touch;
+  }
+
+  void run_row_of_pixels(const TapRows<T>& rows) const {
+    const auto most = static_cast<int>(kLanes<T> / pass.channels);
+    for (std::int64_t r = 0; r < pass.run_count; ++r) {
+      const PoolRun& run = pass.runs[r];
+      if (run.padded || run.output_step != 1) {
+        for (std::int64_t j = 0; j < run.count; ++j) {
+          run_output(rows, run.output + j * run.output_step);
+        }
+        continue;
+      }
+      for (std::int64_t j = 0; j < run.count; j += most) {
+        const std::int64_t left = run.count - j;
+        run_pixels(rows, run, run.output + j, left < most ? static_cast<int>(left) : most);
+      }
+    }
+  }
+
   void run_row(const TapRows<T>& rows) const {
+    if (takes_pixels()) {
+      run_row_of_pixels(rows);
+      return;
+    }
+    for (std::int64_t o = 0; o < pass.width.output; ++o) run_output(rows, o);
+  }
+
+  CONVOLITH_INLINE void run_output(const TapRows<T>& rows, std::int64_t o) const {
     constexpr int kWide = 4;
-    for (std::int64_t o = 0; o < pass.width.output; ++o) {
-      const T divisor = divides(pass) ? rows.divisor * pass.width_divisor[o] : T(1);
-      std::int64_t c = 0;
-      for (; c + kWide * kLanes<T> <= pass.channels; c += kWide * kLanes<T>) {
-        run_channels<kWide>(rows, o, c, kLanes<T>, divisor);
-      }
-      for (; c < pass.channels; c += kLanes<T>) {
-        const std::int64_t left = pass.channels - c;
-        run_channels<1>(rows, o, c, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>,
-                        divisor);
-      }
+    const T divisor = divides(pass) ? rows.divisor * pass.width_divisor[o] : T(1);
+    std::int64_t c = 0;
+    for (; c + kWide * kLanes<T> <= pass.channels; c += kWide * kLanes<T>) {
+      run_channels<kWide>(rows, o, c, kLanes<T>, divisor);
+    }
+    for (; c < pass.channels; c += kLanes<T>) {
+      const std::int64_t left = pass.channels - c;
+      run_channels<1>(rows, o, c, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>, divisor);
     }
   }
 };
