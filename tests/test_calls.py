@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "residual": lambda **o: cl.conv2d(X, W, padding=1, residual=Y, **o),
     "transposed": lambda **o: cl.conv_transpose2d(Y, W, stride=2, output_padding=1, **o),
     "backward_input": lambda **o: cl.conv_backward_input(Y, W, X.shape, padding=1, **o),
+    "pairs": lambda **o: cl.conv_backward_input(Y, W, X.shape, padding=((1, 1), (1, 1)), **o),
     "backward_weight": lambda **o: cl.conv_backward_weight(
         Y, X, W.shape, padding=1, bias_grad=True, **o
     ),

@@ -49,7 +49,7 @@ void CallKey::add_array(py::handle object) noexcept {
 }
 
 void CallKey::add_object(py::handle object, int depth) noexcept {
-  constexpr int kDeepest = 3;
+  constexpr int kDeepest = 4;  // a call, its window, its padding, an axis
   PyObject* value = object.ptr();
   if (value == Py_None) {
     add('n', '\0');
