@@ -32,6 +32,7 @@ CPP_LAYERS = (
     "src/implicit_gemm",
     "src/winograd",
     "src/fft",
+    "src/stride_two",
     "src/algorithms",
     "src/cuda",
     "src/pooling",

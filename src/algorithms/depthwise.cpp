@@ -16,6 +16,7 @@
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
+#include "stride_two/stride_two.hpp"
 #include "tolerance.hpp"
 #include "typed_execution.hpp"
 
@@ -709,6 +710,7 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_narrow_gradient(problem, machine, threads);
     }
+    if (is_stride_two(problem, machine)) return make_stride_two(problem, machine, threads);
     if (problem.layout == Layout::channels_last) {
       return make_typed<DepthwiseChannelsLast>(problem, machine, threads);
     }

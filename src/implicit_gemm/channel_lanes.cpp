@@ -168,37 +168,6 @@ std::size_t ChannelLanes<T>::extra_bytes() const noexcept {
   return bytes;
 }
 
-/// Panels [phase][group][panel][tap][reduced channel][lane].
-template <class T>
-void ChannelLanes<T>::pack(const void* weight, void* packed) const noexcept {
-  const std::int64_t taps = this->problem_.taps();
-  const std::int64_t in_stride = taps;
-  const std::int64_t out_stride = taps * this->problem_.in_channels_per_group();
-  const std::int64_t lane_stride = this->adjoint_ ? in_stride : out_stride;
-  const std::int64_t reduced_stride = this->adjoint_ ? out_stride : in_stride;
-  const int width = this->panel_width_;
-  parallel_for(this->threads_, this->problem_.groups * this->panels_, [&](std::int64_t index, int) {
-    const std::int64_t first = index % this->panels_ * width;
-    const T* from = static_cast<const T*>(weight) +
-                    index / this->panels_ * this->problem_.out_channels_per_group() * out_stride +
-                    first * lane_stride;
-    const auto valid = static_cast<int>(std::min<std::int64_t>(width, this->produced_ - first));
-    for (const PhasePlan& plan : this->phases_) {
-      T* panel = static_cast<T*>(packed) + plan.packed_begin + index * plan.reduction * width;
-      if (!this->adjoint_ && taps > 1) {
-        this->kernels_.pack_taps(width, valid, from, lane_stride, this->reduced_, taps,
-                                 plan.places.data(), panel);
-        continue;
-      }
-      for (std::int64_t t = 0; t < taps; ++t) {
-        if (plan.places[t] < 0) continue;
-        this->kernels_.pack_panel(width, valid, this->reduced_, from + t, lane_stride,
-                                  reduced_stride, panel + plan.places[t] * this->reduced_ * width);
-      }
-    }
-  });
-}
-
 template <class T>
 void ChannelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
                                  std::int64_t columns, T* strip) const noexcept {
@@ -413,9 +382,8 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
   const Block& block = products.block;
   const Segment& segment = products.segment;
   const T* source = tile.source;
-  const std::int64_t panel_stride = products.plan.reduction * this->panel_width_;
   const T* weight = call.packed + products.plan.packed_begin +
-                    (block.group * this->panels_ + panels.begin) * panel_stride;
+                    (block.group * this->panels_ + panels.begin) * this->panel_elements_;
   tile.out_channels = channels_of(panels);
   tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
   const auto set_block = [&](bool first, bool last) {
@@ -428,7 +396,7 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
       tile.weight = weight + segment.taps[static_cast<std::size_t>(k->unit)].weight;
       this->kernels_.gather_terms_channels_last(
           tile, segment.offsets.data() + k->unit * segment.length, k->units * segment.length,
-          panel_stride);
+          this->panel_elements_);
       continue;
     }
     tile.taps = products.taps + k->unit;

@@ -11,7 +11,6 @@ template <class T>
 class ChannelLanes final : public StripGemm<T> {
  public:
   ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads);
-  void pack(const void* weight, void* packed) const noexcept override;
 
  private:
   using Base = StripGemm<T>;
@@ -53,6 +52,9 @@ class ChannelLanes final : public StripGemm<T> {
     std::int64_t row_stride, pixel_stride;  ///< between destinations
   };
 
+  Range panel_channels(std::int64_t panel) const noexcept override {
+    return {panel * this->panel_width_, panel * this->panel_width_ + channels_of({panel, panel + 1})};
+  }
   std::int64_t row_elements(std::int64_t columns) const noexcept override;
   std::size_t extra_bytes() const noexcept override;
   void pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,

@@ -84,32 +84,6 @@ Range PixelLanes<T>::panel_channels(std::int64_t panel) const noexcept {
   return Range::share(this->produced_, static_cast<int>(panel), static_cast<int>(this->panels_));
 }
 
-/// Panels [phase][group][panel][tap][reduced channel][row].
-template <class T>
-void PixelLanes<T>::pack(const void* weight, void* packed) const noexcept {
-  const std::int64_t taps = this->problem_.taps();
-  const std::int64_t in_stride = taps;
-  const std::int64_t out_stride = taps * this->problem_.in_channels_per_group();
-  const std::int64_t lane_stride = this->adjoint_ ? in_stride : out_stride;
-  const std::int64_t reduced_stride = this->adjoint_ ? out_stride : in_stride;
-  const int width = this->panel_width_;
-  parallel_for(this->threads_, this->problem_.groups * this->panels_, [&](std::int64_t index, int) {
-    const Range channels = panel_channels(index % this->panels_);
-    const T* from = static_cast<const T*>(weight) +
-                    index / this->panels_ * this->problem_.out_channels_per_group() * out_stride +
-                    channels.begin * lane_stride;
-    const auto valid = static_cast<int>(channels.end - channels.begin);
-    for (const PhasePlan& plan : this->phases_) {
-      T* panel = static_cast<T*>(packed) + plan.packed_begin + index * plan.reduction * width;
-      for (std::int64_t t = 0; t < taps; ++t) {
-        if (plan.places[t] < 0) continue;
-        this->kernels_.pack_panel(width, valid, this->reduced_, from + t, lane_stride,
-                                  reduced_stride, panel + plan.places[t] * this->reduced_ * width);
-      }
-    }
-  });
-}
-
 template <class T>
 void PixelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
                                std::int64_t columns, T* strip) const noexcept {
@@ -216,7 +190,7 @@ void PixelLanes<T>::multiply_row(const Call& call, const Block& block, const Pha
   const auto produced = static_cast<int>(channels.end - channels.begin);
   const std::int64_t first_channel = block.group * this->produced_ + channels.begin;
   const T* weight = call.packed + plan.packed_begin +
-                    (block.group * this->panels_ + panel) * plan.reduction * this->panel_width_;
+                    (block.group * this->panels_ + panel) * this->panel_elements_;
   const Maps<T>& output = call.output;
   const Range terms = terms_inside(plan, block.depth, row);
   const auto k_blocks = static_cast<int>(

@@ -11,7 +11,6 @@ template <class T>
 class PixelLanes final : public StripGemm<T> {
  public:
   PixelLanes(const ConvProblem& problem, const Machine& machine, int threads);
-  void pack(const void* weight, void* packed) const noexcept override;
 
  private:
   using Base = StripGemm<T>;
@@ -19,6 +18,7 @@ class PixelLanes final : public StripGemm<T> {
   using typename Base::Call;
   using typename Base::PhasePlan;
 
+  Range panel_channels(std::int64_t panel) const noexcept override;
   std::int64_t row_elements(std::int64_t columns) const noexcept override;
   std::size_t extra_bytes() const noexcept override;
   void pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
@@ -26,7 +26,6 @@ class PixelLanes final : public StripGemm<T> {
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                 std::byte* extra) const noexcept override;
 
-  Range panel_channels(std::int64_t panel) const noexcept;
   std::int64_t residue_pixels(std::int64_t columns) const noexcept;
   std::vector<std::int64_t> list_offsets(const Phase& phase) const;
   Range terms_inside(const PhasePlan& plan, std::int64_t depth, std::int64_t row) const noexcept;

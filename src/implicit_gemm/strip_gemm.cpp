@@ -51,24 +51,23 @@ StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int 
   reduced_ = adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group();
   produced_ = adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group();
   panels_ = divide_up(produced_, panel_width_);
-  std::int64_t packed_begin = 0;
+  // pack_taps takes all reduced channels together, or in an adjoint one at a time.
+  places_.assign(static_cast<std::size_t>(problem.taps()), -1);
+  std::int64_t place = 0;
   for (Phase& phase : phases(problem)) {
-    PhasePlan plan{std::move(phase), 0, packed_begin, {}};
+    PhasePlan plan{std::move(phase), place * reduced_ * panel_width_};
     const auto& [depth, height, width] = plan.phase.axes;
-    plan.reduction = plan.phase.taps() * reduced_;
-    packed_begin += problem.groups * panels_ * plan.reduction * panel_width_;
-    plan.places.assign(static_cast<std::size_t>(problem.taps()), -1);
-    std::int64_t place = 0;
     for (const AxisPhase::Tap& d : depth.taps) {
       for (const AxisPhase::Tap& h : height.taps) {
         for (const AxisPhase::Tap& w : width.taps) {
-          plan.places[(d.tap * problem.windows[1].kernel + h.tap) * problem.windows[2].kernel +
-                      w.tap] = place++;
+          places_[(d.tap * problem.windows[1].kernel + h.tap) * problem.windows[2].kernel + w.tap] =
+              place++ * (adjoint_ ? reduced_ : 1);
         }
       }
     }
     phases_.push_back(std::move(plan));
   }
+  panel_elements_ = place * reduced_ * panel_width_;
   sources_ = source_extents(problem);
   outputs_ = destination_extents(problem);
   pointwise_ = true;
@@ -164,10 +163,37 @@ std::size_t StripGemm<T>::workspace_bytes() const noexcept {
 
 template <class T>
 std::size_t StripGemm<T>::packed_bytes() const noexcept {
-  const PhasePlan& last = phases_.back();
-  return static_cast<std::size_t>(last.packed_begin +
-                                  problem_.groups * panels_ * last.reduction * panel_width_) *
-         sizeof(T);
+  return static_cast<std::size_t>(problem_.groups * panels_ * panel_elements_) * sizeof(T);
+}
+
+/// Panels [group][panel][phase][tap][reduced channel][lane].
+template <class T>
+void StripGemm<T>::pack(const void* weight, void* packed) const noexcept {
+  const std::int64_t taps = problem_.taps();
+  const std::int64_t out_stride = taps * problem_.in_channels_per_group();
+  const int width = panel_width_;
+  parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
+    const Range channels = panel_channels(index % panels_);
+    const auto valid = static_cast<int>(channels.end - channels.begin);
+    const T* from = static_cast<const T*>(weight) +
+                    index / panels_ * problem_.out_channels_per_group() * out_stride +
+                    channels.begin * (adjoint_ ? taps : out_stride);
+    T* panel = static_cast<T*>(packed) + index * panel_elements_;
+    if (!adjoint_) {
+      kernels_.pack_taps(width, valid, from, out_stride, reduced_, taps, places_.data(), panel);
+    } else if (taps == 1) {
+      if (places_[0] >= 0) kernels_.pack_panel(width, valid, reduced_, from, 1, out_stride, panel);
+    } else {
+      // Reduced channels lie too far apart for hardware prefetchers.
+      constexpr std::int64_t kAhead = 2, kLine = kAlignment / sizeof(T);
+      for (std::int64_t c = 0; c < reduced_; ++c, from += out_stride, panel += width) {
+        for (std::int64_t i = 0; c + kAhead < reduced_ && i < valid * taps; i += kLine) {
+          __builtin_prefetch(from + kAhead * out_stride + i);
+        }
+        kernels_.pack_taps(width, valid, from, taps, 1, taps, places_.data(), panel);
+      }
+    }
+  });
 }
 
 template <class T>

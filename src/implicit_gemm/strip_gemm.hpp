@@ -47,15 +47,14 @@ class StripGemm : public Execution {
  public:
   std::size_t workspace_bytes() const noexcept final;
   std::size_t packed_bytes() const noexcept final;
+  void pack(const void* weight, void* packed) const noexcept final;
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept final;
 
  protected:
   struct PhasePlan {
     Phase phase;
-    std::int64_t reduction;            ///< taps * reduced channels
-    std::int64_t packed_begin;         ///< of its weights, in elements
-    std::vector<std::int64_t> places;  ///< of each kernel tap among those of the phase, or -1
+    std::int64_t packed_begin;  ///< of its weights in a panel's, in elements
   };
 
   /// Destination rows [row, row_end) of one sample and depth, columns [column, column_end) of each.
@@ -77,6 +76,9 @@ class StripGemm : public Execution {
   /// Chooses the blocks: as many rows as fit into `budget` elements, where a strip of n columns
   /// takes row_elements(n). To be called by the constructors of derived classes.
   void cut_blocks(std::int64_t budget);
+
+  /// Produced channels of a panel, from the group's first.
+  virtual Range panel_channels(std::int64_t panel) const noexcept = 0;
 
   /// Elements of a strip that serves `columns` destinations.
   virtual std::int64_t row_elements(std::int64_t columns) const noexcept = 0;
@@ -120,6 +122,8 @@ class StripGemm : public Execution {
   std::int64_t reduced_, produced_;  ///< channels per group that are read and written
   std::int64_t panels_;
   std::vector<PhasePlan> phases_;
+  std::vector<std::int64_t> places_;  ///< of each kernel tap in a panel's weights, or -1
+  std::int64_t panel_elements_;       ///< of a panel's weights, of all phases
   Extents sources_, outputs_;
   Extents destinations_;  ///< of a phase, at most
   std::array<std::int64_t, kSpatialAxes> source_step_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/depthwise_table.hpp"
+#include "kernels/stride_two_table.hpp"
 
 namespace convolith {
 
@@ -71,6 +72,7 @@ struct GroupedKernels {
   /// `fixed`: a kernel of 3 x 3 and stride 1 or 2, whole groups in whole vectors.
   void (*blocks)(const GroupedBlocks<T>& blocks, bool fixed);
   void (*rows)(const GroupedRows<T>& rows);
+  StrideTwoKernels<T> stride_two;
 };
 
 /// Most columns of a block of any kernel.

@@ -1,5 +1,6 @@
 #include "kernels/exports.hpp"
 #include "kernels/grouped.inl.hpp"
+#include "kernels/stride_two.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
@@ -11,6 +12,12 @@ constexpr GroupedKernels<T> grouped_kernels = {
     .channel_block = kGroupedChannelBlock,
     .blocks = grouped_blocks<T>,
     .rows = grouped_rows<T>,
+    .stride_two = {
+        .block_pairs = kStrideTwoPairs,
+        .plane_channels = kStrideTwoChannels,
+        .blocks = stride_two_blocks<T>,
+        .plane = stride_two_plane<T>,
+    },
 };
 
 }  // namespace
