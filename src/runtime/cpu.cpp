@@ -13,14 +13,12 @@ namespace convolith {
 namespace baseline {
 extern const KernelTable kernel_table;
 }
-#if defined(CONVOLITH_X86_ISAS)
 namespace avx2 {
 extern const KernelTable kernel_table;
 }
 namespace avx512 {
 extern const KernelTable kernel_table;
 }
-#endif
 
 namespace {
 
@@ -31,18 +29,22 @@ struct IsaEntry {
 };
 
 constexpr IsaEntry kIsas[] = {
-#if defined(CONVOLITH_X86_ISAS)
+#if defined(CONVOLITH_HAS_baseline) && defined(__x86_64__)
     {"baseline", &baseline::kernel_table,
      [] { return __builtin_cpu_supports("sse4.2") != 0 && __builtin_cpu_supports("popcnt") != 0; }},
+#elif defined(CONVOLITH_HAS_baseline)
+    {"baseline", &baseline::kernel_table, [] { return true; }},
+#endif
+#if defined(CONVOLITH_HAS_avx2)
     {"avx2", &avx2::kernel_table,
      [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }},
+#endif
+#if defined(CONVOLITH_HAS_avx512)
     {"avx512", &avx512::kernel_table,
      [] {
        return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
               __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
      }},
-#else
-    {"baseline", &baseline::kernel_table, [] { return true; }},
 #endif
 };
 
@@ -122,7 +124,7 @@ const KernelTable& isa_in_use() {
       }
     }
     if (available_isas().empty()) {
-      throw InvalidArgument("this CPU lacks the baseline ISA (x86-64-v2)");
+      throw InvalidArgument("this CPU has none of the ISAs that were compiled in");
     }
     return *available_isas().back();
   }();
