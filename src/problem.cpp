@@ -3,8 +3,6 @@
 #include <charconv>
 #include <cmath>
 #include <initializer_list>
-#include <locale>
-#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -301,25 +299,18 @@ std::string collapse(const std::vector<std::string>& parts) {
 }
 
 double parse_slope(std::string_view digits, std::string_view word) {
-  std::istringstream stream{std::string(digits)};
-  stream.imbue(std::locale::classic());
   double value = 0;
-  if (!(stream >> value) || !stream.eof()) bad_word(word, "should be slope= and a number");
+  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (code != std::errc() || end != digits.data() + digits.size()) {
+    bad_word(word, "should be slope= and a number");
+  }
   return value;
 }
 
 /// The shortest decimal form that parses back to `slope`.
 std::string slope_text(double slope) {
-  std::string digits;
-  for (int precision = 1; precision <= 17; ++precision) {
-    std::ostringstream stream;
-    stream.imbue(std::locale::classic());
-    stream.precision(precision);
-    stream << slope;
-    digits = stream.str();
-    if (parse_slope(digits, digits) == slope) break;
-  }
-  return digits;
+  char digits[32];
+  return {digits, std::to_chars(digits, digits + sizeof digits, slope).ptr};
 }
 
 }  // namespace

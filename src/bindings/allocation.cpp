@@ -57,21 +57,28 @@ const HandlerSwitch& handlers() {
         const auto capsule = py::cast<py::capsule>(
             py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API"));
         auto** const table = capsule.get_pointer<void*>();
-        return HandlerSwitch{reinterpret_cast<PyObject* (*)(PyObject*)>(table[kSetHandler]),
-                             PyCapsule_New(&handler, "mem_handler", nullptr)};
+        PyObject* const ours = PyCapsule_New(&handler, "mem_handler", nullptr);
+        if (ours == nullptr) throw py::error_already_set();
+        return HandlerSwitch{reinterpret_cast<PyObject* (*)(PyObject*)>(table[kSetHandler]), ours};
       })
       .get_stored();
 }
 
 }  // namespace
 
-AlignedArrays::AlignedArrays() : previous_(handlers().set(handlers().ours)) {
-  if (previous_ == nullptr) throw py::error_already_set();
+AlignedArrays::AlignedArrays() : context_(py::reinterpret_steal<py::object>(PyContext_CopyCurrent())) {
+  if (!context_) throw py::error_already_set();
+  const HandlerSwitch& handler_switch = handlers();
+  PyContext_Enter(context_.ptr());
+  PyObject* const previous = handler_switch.set(handler_switch.ours);
+  if (previous == nullptr) {
+    py::error_already_set error;
+    PyContext_Exit(context_.ptr());
+    throw error;
+  }
+  Py_DECREF(previous);
 }
 
-AlignedArrays::~AlignedArrays() {
-  Py_XDECREF(handlers().set(previous_));
-  Py_DECREF(previous_);
-}
+AlignedArrays::~AlignedArrays() { PyContext_Exit(context_.ptr()); }
 
 }  // namespace convolith

@@ -6,7 +6,8 @@ namespace convolith {
 
 /// While it lives, the memory of the calling thread's new NumPy arrays comes from array_blocks()
 /// (NEP 49). NumPy's own begins 16 bytes behind a cache line, so that every vector that is stored
-/// straddles two.
+/// straddles two. The handler is set in a copy of the thread's context, which is left without
+/// asking for memory; setting the one before anew could fail.
 class AlignedArrays {
  public:
   AlignedArrays();
@@ -15,7 +16,7 @@ class AlignedArrays {
   AlignedArrays& operator=(const AlignedArrays&) = delete;
 
  private:
-  PyObject* previous_;
+  pybind11::object context_;
 };
 
 }  // namespace convolith

@@ -62,10 +62,26 @@ py::list algorithm_records(const ConvProblem& problem, const PlanOptions& option
   return records;
 }
 
-py::array execute(const ArrayPlan& plan, py::handle first, py::handle second, py::handle bias,
+/// What Python knows as a Plan.
+struct PlanObject {
+  std::shared_ptr<const ArrayPlan> made;
+
+  const ArrayPlan* operator->() const noexcept { return made.get(); }
+};
+
+/// Filled only once it is a Python object: where pybind11 has no memory to register one, it frees
+/// what that held without destroying it.
+template <class Make>
+py::object plan_object(const Make& make) {
+  py::object object = py::cast(PlanObject{});
+  object.cast<PlanObject&>().made = std::make_shared<const ArrayPlan>(make());
+  return object;
+}
+
+py::array execute(const PlanObject& plan, py::handle first, py::handle second, py::handle bias,
                   py::handle residual, py::handle out) {
-  const Plan& planned = plan.plan;
-  return Call(planned.problem(), plan.shapes, planned.packed(),
+  const Plan& planned = plan->plan;
+  return Call(planned.problem(), plan->shapes, planned.packed(),
               {first, second, bias, residual, out})
       .run(planned);
 }
@@ -105,17 +121,19 @@ py::array convolve(const ConvProblem& problem, const std::string& algorithm,
   return checked.run(plan->plan);
 }
 
-ArrayPlan pack(const ArrayPlan& plan, py::handle weight) {
-  const ConvProblem& problem = plan.plan.problem();
+py::object pack(const PlanObject& plan, py::handle weight) {
+  const ConvProblem& problem = plan->plan.problem();
   if (problem.direction == Direction::backward_weight) {
     throw py::value_error("a plan for backward_weight has no weights to pack");
   }
   const py::array array = require_array(weight, "weight");
   require_dtype(array, problem.dtype, "weight", "the problem");
-  require_shape(array, plan.shapes.weight, "weight");
+  require_shape(array, plan->shapes.weight, "weight");
   const py::array source = contiguous(array);
-  const py::gil_scoped_release unlocked;
-  return ArrayPlan(plan.plan.with_weights(source.data()));
+  return plan_object([&] {
+    const py::gil_scoped_release unlocked;
+    return ArrayPlan(plan->plan.with_weights(source.data()));
+  });
 }
 
 py::array channel_sums(py::handle maps, int nd, const std::string& data_format,
@@ -159,35 +177,44 @@ const char* common_dtype(const py::dict& optional, const py::kwargs& arrays) {
 }  // namespace
 
 void bind_convolution(py::module_& module) {
-  py::class_<ArrayPlan>(module, "Plan",
-                        "An algorithm chosen for a problem, ready to run. Immutable; threads "
-                        "share it.")
-      .def(py::init([](const ConvProblem& problem, const std::string& algorithm,
-                       const std::string& numerics, int threads, const std::string& isa,
-                       std::optional<std::size_t> workspace_limit) {
-             return ArrayPlan(
-                 Plan(problem, plan_options(algorithm, numerics, threads, isa, workspace_limit)));
-           }),
-           "problem"_a, "algorithm"_a = "auto", "numerics"_a = "fast", "threads"_a = 0,
-           "isa"_a = "", "workspace_limit"_a = py::none())
+  py::class_<PlanObject> plan(
+      module, "Plan",
+      "An algorithm chosen for a problem, ready to run. Immutable; threads share it.");
+  // Made by __new__: pybind11 registers what an __init__ made outside of its exception handling,
+  // and the process would end where that has no memory.
+  reinterpret_cast<PyTypeObject*>(plan.ptr())->tp_init = [](PyObject*, PyObject*, PyObject*) {
+    return 0;
+  };
+  plan.def_static(
+          "__new__",
+          [](const py::object& /*type*/, const ConvProblem& problem, const std::string& algorithm,
+             const std::string& numerics, int threads, const std::string& isa,
+             std::optional<std::size_t> workspace_limit) {
+            return plan_object([&] {
+              return ArrayPlan(
+                  Plan(problem, plan_options(algorithm, numerics, threads, isa, workspace_limit)));
+            });
+          },
+          "type"_a, "problem"_a, "algorithm"_a = "auto", "numerics"_a = "fast", "threads"_a = 0,
+          "isa"_a = "", "workspace_limit"_a = py::none())
       .def("execute", &execute, "first"_a, "second"_a, "bias"_a = py::none(),
            "residual"_a = py::none(), "out"_a = py::none(),
            "Runs on (x, weight), (dy, weight) or (dy, x), as the problem's direction says.")
       .def("pack", &pack, "weight"_a, "The same plan with the weights packed inside.")
-      .def("explain", [](const ArrayPlan& p) { return p.plan.explain(); })
-      .def_property_readonly("problem", [](const ArrayPlan& p) { return p.plan.problem(); })
+      .def("explain", [](const PlanObject& p) { return p->plan.explain(); })
+      .def_property_readonly("problem", [](const PlanObject& p) { return p->plan.problem(); })
       .def_property_readonly("algorithm",
-                             [](const ArrayPlan& p) { return p.plan.algorithm().name(); })
-      .def_property_readonly("isa", [](const ArrayPlan& p) { return p.plan.isa(); })
-      .def_property_readonly("threads", [](const ArrayPlan& p) { return p.plan.threads(); })
-      .def_property_readonly("packed", [](const ArrayPlan& p) { return p.plan.packed(); })
-      .def_property_readonly("flops", [](const ArrayPlan& p) { return p.plan.problem().flops(); })
+                             [](const PlanObject& p) { return p->plan.algorithm().name(); })
+      .def_property_readonly("isa", [](const PlanObject& p) { return p->plan.isa(); })
+      .def_property_readonly("threads", [](const PlanObject& p) { return p->plan.threads(); })
+      .def_property_readonly("packed", [](const PlanObject& p) { return p->plan.packed(); })
+      .def_property_readonly("flops", [](const PlanObject& p) { return p->plan.problem().flops(); })
       .def_property_readonly("workspace_bytes",
-                             [](const ArrayPlan& p) { return p.plan.workspace_bytes(); })
+                             [](const PlanObject& p) { return p->plan.workspace_bytes(); })
       .def_property_readonly("packed_bytes",
-                             [](const ArrayPlan& p) { return p.plan.packed_bytes(); })
-      .def_property_readonly("tolerance", [](const ArrayPlan& p) {
-        return tolerance_dict(p.plan.algorithm().tolerance(p.plan.problem()));
+                             [](const PlanObject& p) { return p->plan.packed_bytes(); })
+      .def_property_readonly("tolerance", [](const PlanObject& p) {
+        return tolerance_dict(p->plan.algorithm().tolerance(p->plan.problem()));
       });
 
   module.def("repeat", &repeat, "call"_a,

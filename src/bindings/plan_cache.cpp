@@ -123,8 +123,10 @@ void insert(const CallKey& key, std::shared_ptr<const ArrayPlan> plan) {
     plans.places.erase(plans.entries.back().key);
     plans.entries.pop_back();
   }
-  plans.entries.push_front({std::string(key.bytes()), std::move(plan)});
-  plans.places.emplace(plans.entries.front().key, plans.entries.begin());
+  std::list<Entry> entry;
+  entry.push_back({std::string(key.bytes()), std::move(plan)});
+  plans.places.emplace(entry.front().key, entry.begin());
+  plans.entries.splice(plans.entries.begin(), entry);
 }
 
 void clear() noexcept {
