@@ -130,7 +130,7 @@ struct GradientOf {
     int lanes, read;  ///< of the vector that exist; from the first reader on, those to load
     std::int64_t first;  ///< reader's element
     std::int32_t reader[kLanes<T>];
-    PoolIndex<T> column[kLanes<T>];  ///< -1: nobody reads it
+    PoolIndex<T> column[kLanes<T>];  ///< -1: there is none, or nobody reads it
   };
 
   /// Starts at (column, channel), and moves them on. In turn, readers move no faster than what they
@@ -139,6 +139,7 @@ struct GradientOf {
     Neighbours n{};
     std::int64_t least = -1, most = -1;
     std::int64_t reader[kLanes<T>] = {};
+    for (PoolIndex<T>& none : n.column) none = -1;
     for (; n.lanes < kLanes<T> && column < g.width.input; ++n.lanes) {
       const bool is_read = g.width.count[column] > 0;
       n.column[n.lanes] = is_read ? static_cast<PoolIndex<T>>(column) : -1;
