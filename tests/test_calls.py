@@ -313,3 +313,17 @@ def test_results_begin_on_a_cache_line_and_own_their_memory() -> None:
     y.resize((8, 4, 39, 35), refcheck=False)  # NumPy asks the array's own allocator for more
     assert np.array_equal(y[:1], before)
     assert not y[1:].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_views_through_moved_axes_are_copied_right(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((2, 3, 5, 7), (1, 17, 33, 130), (3, 1, 1, 64), (2, 70, 1, 3), (1, 1, 65, 2)):
+        x = rng.standard_normal(shape).astype(dtype)
+        views = [x.transpose(0, 3, 1, 2), x.transpose(0, 2, 3, 1), x.transpose(3, 1, 2, 0), x.T]
+        views += [view[:, ::-1] for view in views] + [view[..., ::2] for view in views]
+        views += [view[::-1] for view in views]
+        views.append(np.broadcast_to(x.transpose(0, 3, 1, 2)[:1], (4, shape[3], *shape[1:3])))
+        views.append(np.broadcast_to(x[0, 0, 0, :, None], (2, shape[3], 5)))
+        for view in views:
+            assert np.array_equal(cl.activation(view, "relu"), np.maximum(view, 0)), view.strides

@@ -5,6 +5,8 @@
 #include <bit>
 
 #include "bindings/allocation.hpp"
+#include "runtime/threads.hpp"
+#include "transposition.hpp"
 
 namespace py = pybind11;
 
@@ -278,8 +280,44 @@ InputMaps input_maps(const py::array& array, Layout layout, int nd) {
   return {copy, *view_of(copy, layout, nd)};
 }
 
+namespace {
+
+/// How to copy an array that is one of the other data format, seen through moved axes; nothing for
+/// any other.
+std::optional<Transposition> transposition_of(const py::array& array) {
+  const auto item = static_cast<std::int64_t>(array.itemsize());
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(item) != 0) {
+    return std::nullopt;
+  }
+  std::vector<AxisStride> axes;  // neighbours that are one walk are one
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    const std::int64_t extent = array.shape()[i], stride = array.strides()[i];
+    if (extent == 0 || stride % item != 0) return std::nullopt;
+    if (extent == 1) continue;
+    if (!axes.empty() && axes.back().stride == extent * stride / item) {
+      axes.back() = {axes.back().extent * extent, stride / item};
+    } else {
+      axes.push_back({extent, stride / item});
+    }
+  }
+  if (axes.size() == 2) axes.insert(axes.begin(), {1, 0});
+  if (axes.size() != 3 || axes[1].stride != 1) return std::nullopt;
+  return Transposition{axes[0].extent, axes[1].extent, axes[2].extent, axes[0].stride,
+                       axes[2].stride};
+}
+
+}  // namespace
+
 py::array contiguous(const py::array& array) {
   if (is_plain(array)) return array;
+  const auto dtype = plain_dtype(array);
+  if (const auto shape = dtype ? transposition_of(array) : std::nullopt) {
+    py::array copy = new_array(*dtype, shape_of(array));
+    void* data = copy.mutable_data();
+    const py::gil_scoped_release released;
+    transpose(*dtype, *shape, array.data(), data, default_threads());
+    return copy;
+  }
   const py::module_ numpy = py::module_::import("numpy");
   return py::cast<py::array>(numpy.attr("array")(array, py::arg("order") = "C",
                                                  py::arg("copy") = true, py::arg("subok") = false));
