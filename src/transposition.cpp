@@ -21,11 +21,10 @@ void transpose_typed(const Transposition& shape, const void* source, void* desti
   parallel_for(team, shape.batch * pieces, [&](std::int64_t index, int) {
     const std::int64_t n = index / pieces, first = index % pieces * kPieceRows;
     const std::int64_t rows = std::min(kPieceRows, shape.rows - first);
-    kernels.transpose(shape.columns, rows,
-                      static_cast<const T*>(source) + n * shape.batch_stride + first,
-                      shape.column_stride, 1,
-                      static_cast<T*>(destination) + (n * shape.rows + first) * shape.columns,
-                      shape.columns, 1);
+    kernels.transpose(
+        shape.columns, rows, static_cast<const T*>(source) + n * shape.batch_stride + first,
+        shape.column_stride, 1,
+        static_cast<T*>(destination) + (n * shape.rows + first) * shape.columns, shape.columns, 1);
   });
 }
 

@@ -3,6 +3,7 @@ serves many threads and a forked child."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from problems import (
     PADDING_MODES,
     SERVED,
     Array,
+    describe,
     operands,
     parse,
     problem_for,
@@ -522,3 +524,25 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for word in (cl.__version__, config["compiler"], ", ".join(config["isas_compiled"])):
         assert word in printed
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_samples_may_lie_in_the_same_memory(name: str) -> None:
+    served = 0
+    texts = ("c8 i20x20 k16 f3x3 p1", "c64 i24x24 k20 f1x1", "c16 i9x9 k16 f3x3 p1 g16")
+    texts += ("c16 i9x9 k16 f3x3 p1 g4", "c1 i16x16 k6 f5x5", "c3 i13x13 k8 f3x3 s2 p1")
+    for text, direction, layout in itertools.product(texts, DIRECTIONS, LAYOUTS):
+        p = parse(f"conv2d n3 {text}", direction=direction, data_format=layout)
+        if name not in serving(p):
+            continue
+        served += 1
+        plan = _core.Plan(p, name)
+        given = operands(p, np.random.default_rng(0))
+        maps = 2 if direction == "backward_weight" else 1
+        views = [np.broadcast_to(a[:1], a.shape) for a in (given.first, given.second)[:maps]]
+        whole = [np.ascontiguousarray(view) for view in views]
+        rest = () if maps == 2 else (given.second,)
+        expected = plan.execute(*whole, *rest)
+        for chosen in itertools.product(*zip(views, whole, strict=True)):
+            np.testing.assert_array_equal(plan.execute(*chosen, *rest), expected, describe(p, plan))
+    assert served

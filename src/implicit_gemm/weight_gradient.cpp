@@ -1,38 +1,26 @@
 #include "implicit_gemm/weight_gradient.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "arithmetic.hpp"
-#include "implicit_gemm/strip_gemm.hpp"
+#include "implicit_gemm/gradient_geometry.hpp"
+#include "implicit_gemm/gradient_panels.hpp"
 #include "kernels/weight_gemm_table.hpp"
 #include "pixel_blocks.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
-#include "taps.hpp"
 #include "typed_execution.hpp"
 
 namespace convolith {
 namespace {
 
-/// A kernel of one tap that reads each pixel once, in order, may take all pixels as one row.
-std::array<Window, kSpatialAxes> flattened(const ConvProblem& problem) {
-  std::array<Window, kSpatialAxes> windows = problem.windows;
-  for (const Window& w : windows) {
-    if (w.kernel != 1 || w.stride != 1 || w.before != 0 || w.input != w.output) return windows;
-  }
-  windows[2].input = windows[2].output = problem.output_pixels();
-  for (int axis : {0, 1}) windows[axis].input = windows[axis].output = 1;
-  return windows;
-}
-
 /// One operand is broadcast, channel by channel, onto the lanes of the other; which channels are
 /// the lanes, by how full vectors are. A register tile needs eight sums, or they wait for one
 /// another.
 struct Shape {
-  bool source_lanes;     ///< lanes are channels of x
+  bool source_lanes;         ///< lanes are channels of x
   std::int64_t rows, lanes;  ///< channels of a group
-  double cycles;         ///< a pixel and tap, in multiply-adds of vectors
+  double cycles;             ///< a pixel and tap, in multiply-adds of vectors
 
   Shape(const ConvProblem& problem, int vector) {
     const std::int64_t in = problem.in_channels_per_group();
@@ -61,35 +49,20 @@ class WeightGradient final : public Execution {
  public:
   WeightGradient(const ConvProblem& problem, const Machine& machine, int threads)
       : problem_(problem),
-        windows_(flattened(problem)),
+        geometry_(problem),
         kernels_(kernels_for<T>(machine)),
         threads_(threads),
         shape_(problem, kernels_.lanes),
         taps_(problem.taps()),
-        clips_(problem.padding_mode == PaddingMode::zeros),
-        channels_last_(problem.layout == Layout::channels_last) {
-    bool padded = false;
-    pointwise_ = true;
-    for (const Window& w : windows_) {
-      padded = padded || w.before > 0 || w.after > 0;
-      pointwise_ = pointwise_ && w.kernel == 1 && w.stride == 1;
-    }
-    pointwise_ = pointwise_ && !padded;
+        channels_last_(problem.layout == Layout::channels_last),
+        planes_(problem.batch * window(0).output) {
     // Under one tap a row is read once for each panel of columns: not worth packing, unless pixels
     // lie so that they fall into the same sets of a cache.
     constexpr std::int64_t kPage = 4096;
-    const std::int64_t pixel_bytes =
-        shape_.rows * problem.groups * static_cast<std::int64_t>(sizeof(T));
-    rows_in_place_ =
-        channels_last_ && taps_ == 1 && (clips_ || !padded) && pixel_bytes % kPage != 0;
-    planes_ = problem.batch * windows_[0].output;
-    for (int axis = 0; axis < kSpatialAxes; ++axis) {
-      const Window& w = windows_[axis];
-      std::vector<std::int64_t> offsets;
-      for (std::int64_t t = 0; t < w.kernel; ++t) offsets.push_back(offset(axis, t));
-      const std::int64_t typical[] = {1, 4, 16};
-      axes_[axis] = StripAxis(std::move(offsets), w.stride, std::min(w.output, typical[axis]));
-    }
+    const std::int64_t pixel_bytes = shape_.rows * problem.groups *
+                                     static_cast<std::int64_t>(sizeof(T));
+    rows_in_place_ = channels_last_ && taps_ == 1 && (geometry_.clips() || geometry_.pointwise()) &&
+                     pixel_bytes % kPage != 0;
     choose_panels();
     cut_blocks(machine);
     cut_work();
@@ -127,7 +100,7 @@ class WeightGradient final : public Execution {
 
   /// What lists of runs were made for: a block, and where its operands' pixels are.
   struct ListKey {
-    std::int64_t block, rows_stride, columns_stride;
+    std::int64_t block, source_stride, output_stride;
 
     bool operator==(const ListKey&) const = default;
   };
@@ -180,11 +153,6 @@ class WeightGradient final : public Execution {
            aligned_bytes<std::int64_t>(list_slots_ * lists_) + aligned_bytes<ListKey>(list_slots_);
   }
 
-  /// Of the source of an output under a tap, from the output's number times the stride.
-  std::int64_t offset(int axis, std::int64_t tap) const noexcept {
-    return tap * windows_[axis].dilation - windows_[axis].before;
-  }
-
   // ---- planning ----------------------------------------------------------------------------
 
   void choose_panels() {
@@ -198,23 +166,22 @@ class WeightGradient final : public Execution {
 
     // The taps of a kernel row lie one behind the other: with few channels they are one panel. With
     // fewer still, the rows of a kernel are.
-    const Window& width = windows_[2];
-    const bool neighbours =
-        width.kernel > 1 && axes_[2].place(offset(2, 1)) == axes_[2].place(offset(2, 0)) + 1;
-    spans_ = !shape_.source_lanes && neighbours && 2 * shape_.rows <= tile_rows;
-    span_ = shape_.rows * width.kernel;
+    const std::int64_t height = window(1).kernel;
+    span_ = shape_.rows * window(2).kernel;
     chunks_ = divide_up(span_, tile_rows);
-    lines_ = 1;
-    const std::int64_t height = windows_[1].kernel;
-    if (spans_ && one_vector && height * span_ <= tile_rows && axes_[1].shared() &&
-        std::ranges::find(kWeightGemmLines, height) != std::end(kWeightGemmLines)) {
-      lines_ = height;
+    if (!shape_.source_lanes && geometry_.taps_touch() && 2 * shape_.rows <= tile_rows) {
+      const bool whole = one_vector && height * span_ <= tile_rows &&
+                         geometry_.axes()[1].shared() &&
+                         std::ranges::find(kWeightGemmLines, height) != std::end(kWeightGemmLines);
+      span_lines_ = whole ? height : 1;
+      geometry_.take_spans(span_lines_);
     }
-    lists_ = spans_ ? taps_ / width.kernel / lines_ : taps_;
+    lists_ = geometry_.lists();
 
     constexpr std::int64_t kTotalRows = 128;
-    total_channels_ =
-        spans_ ? shape_.rows : std::clamp<std::int64_t>(kTotalRows / taps_, 1, shape_.rows);
+    total_channels_ = geometry_.spans()
+                          ? shape_.rows
+                          : std::clamp<std::int64_t>(kTotalRows / taps_, 1, shape_.rows);
     total_elements_ = total_channels_ * taps_ * columns_width_;
   }
 
@@ -223,7 +190,7 @@ class WeightGradient final : public Execution {
     const std::int64_t wanted = std::clamp<std::int64_t>(
         static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T)) / columns_width_, 64,
         kMaxChain / 2);
-    block_list_ = PixelBlocks(planes_, windows_[1].output, windows_[2].output, wanted, wanted);
+    block_list_ = PixelBlocks(planes_, window(1).output, window(2).output, wanted, wanted);
     blocks_ = block_list_.size();
     const PixelBlock most = block_list_.most();
     most_runs_ = most.planes * most.rows;
@@ -233,7 +200,7 @@ class WeightGradient final : public Execution {
         kListBytes / (lists_ * most_runs_ * static_cast<std::int64_t>(sizeof(PixelRun))), 1,
         std::max<std::int64_t>(1, blocks_));
 
-    const std::int64_t source = source_pixels(most), pixels = most.pixels();
+    const std::int64_t source = geometry_.source_pixels(most), pixels = most.pixels();
     row_panel_ = odd_lines((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
     columns_elements_ = (shape_.source_lanes ? source : pixels) * columns_width_;
   }
@@ -243,7 +210,7 @@ class WeightGradient final : public Execution {
   void cut_work() {
     constexpr std::int64_t kPixelsOfPart = 1568, kMostParts = 8;
     constexpr std::int64_t kSharedBytes = 16 << 20, kSumBytes = 32 << 20;
-    const std::int64_t pixels = planes_ * windows_[1].output * windows_[2].output;
+    const std::int64_t pixels = planes_ * window(1).output * window(2).output;
     const std::int64_t rows_bytes = shared_rows() * static_cast<std::int64_t>(sizeof(T));
     if (pixels <= kPixelsOfPart && rows_bytes <= kSharedBytes) {
       parts_ = 0;
@@ -263,12 +230,7 @@ class WeightGradient final : public Execution {
 
   // ---- packing -----------------------------------------------------------------------------
 
-  /// Panels of some channels, pixel by pixel, in which those of `count` panels are shared evenly.
-  struct Panels {
-    std::int64_t first, channels;  ///< of a group
-    std::int64_t count, width, stride;
-    T* data;
-  };
+  using Panels = GradientPanels<T>;
 
   Panels row_panels(T* data) const noexcept {
     return {0, shape_.rows, row_panels_, row_width_, row_panel_, data};
@@ -282,156 +244,23 @@ class WeightGradient final : public Execution {
 
   void pack(const Call& call, std::int64_t group, const PixelBlock& block, const Panels& panels,
             bool rows) const noexcept {
+    const GradientPacking<T> packing(geometry_, kernels_);
     if (rows == shape_.source_lanes) {
-      pack_output(call.y, group, block, panels);
+      packing.pack_output(call.y, group * problem_.out_channels_per_group(), block, panels);
     } else {
-      pack_source(call.x, group, block, panels);
+      packing.pack_source(call.x, group * problem_.in_channels_per_group(), block, panels);
     }
-  }
-
-  /// Packed pixels of the source that a block reads, padding included.
-  std::int64_t source_pixels(const PixelBlock& block) const noexcept {
-    return block.planes * axes_[0].length(1) * axes_[1].length(block.rows) *
-           axes_[2].length(block.columns);
-  }
-
-  /// The coordinate that stands at a place of a strip.
-  std::int64_t coordinate(int axis, std::int64_t first, std::int64_t place) const noexcept {
-    const StripAxis& strip = axes_[axis];
-    const std::int64_t stride = windows_[axis].stride;
-    if (strip.shared()) return first * stride + strip.offsets().front() + place;
-    const std::int64_t count = strip.step();
-    return (first + place / count) * stride + strip.offsets()[place % count];
-  }
-
-  void pack_source(const Maps<const T>& x, std::int64_t group, const PixelBlock& block,
-                   const Panels& panels) const noexcept {
-    const Window &depth = windows_[0], &height = windows_[1], &width = windows_[2];
-    const std::int64_t channel = group * problem_.in_channels_per_group() + panels.first;
-    const std::int64_t row_places = axes_[1].length(block.rows);
-    const std::int64_t column_places = axes_[2].length(block.columns);
-    T* strip = panels.data;
-    for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
-      const T* sample = x.sample(plane / depth.output, channel);
-      for (std::int64_t at = 0; at < axes_[0].length(1); ++at) {
-        const std::int64_t d = padded_source(coordinate(0, plane % depth.output, at), depth.input,
-                                             problem_.padding_mode);
-        for (std::int64_t row = 0; row < row_places; ++row) {
-          const std::int64_t h = padded_source(coordinate(1, block.row, row), height.input,
-                                               problem_.padding_mode);
-          if (d >= 0 && h >= 0) {  // what is left out is never read
-            pack_line(x, sample + (d * height.input + h) * width.input * x.pixel_stride, block,
-                      panels, strip);
-          } else if (lines_ > 1) {
-            std::fill(strip, strip + column_places * panels.width, T(0));
-          }
-          strip += column_places * panels.width;
-        }
-      }
-    }
-  }
-
-  void pack_line(const Maps<const T>& x, const T* line, const PixelBlock& block,
-                 const Panels& panels, T* strip) const noexcept {
-    const Window& width = windows_[2];
-    const StripAxis& axis = axes_[2];
-    // Places first, first + step, ... of the strip hold columns from, from + source_step, ...
-    const auto pack_run = [&](std::int64_t from, std::int64_t source_step, std::int64_t first,
-                              std::int64_t step, std::int64_t count) {
-      const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-from, source_step), 0, count);
-      const std::int64_t end =
-          std::clamp<std::int64_t>(divide_up(width.input - from, source_step), begin, count);
-      const auto pad = [&](std::int64_t j) {
-        const std::int64_t column =
-            padded_source(from + j * source_step, width.input, problem_.padding_mode);
-        T* to = strip + (first + j * step) * panels.width;
-        if (column >= 0) {
-          copy_pixels(x, line + column * x.pixel_stride, 1, 1, panels, to, panels.width);
-        } else if (spans_) {
-          std::fill(to, to + panels.width, T(0));  // spans have one panel
-        }
-      };
-      if (spans_ || !clips_) {
-        for (std::int64_t j = 0; j < begin; ++j) pad(j);
-        for (std::int64_t j = end; j < count; ++j) pad(j);
-      }
-      if (begin < end) {
-        copy_pixels(x, line + (from + begin * source_step) * x.pixel_stride, source_step,
-                    end - begin, panels, strip + (first + begin * step) * panels.width,
-                    step * panels.width);
-      }
-    };
-    const std::int64_t origin = block.column * width.stride;
-    if (axis.shared()) {
-      pack_run(origin + axis.offsets().front(), 1, 0, 1, axis.length(block.columns));
-      return;
-    }
-    for (std::int64_t t = 0; t < axis.step(); ++t) {
-      pack_run(origin + axis.offsets()[t], width.stride, t, axis.step(), block.columns);
-    }
-  }
-
-  void pack_output(const Maps<const T>& y, std::int64_t group, const PixelBlock& block,
-                   const Panels& panels) const noexcept {
-    const std::int64_t channel = group * problem_.out_channels_per_group() + panels.first;
-    const std::int64_t height = windows_[1].output, width = windows_[2].output;
-    const bool whole_rows = block.columns == width;
-    const std::int64_t runs = whole_rows ? 1 : block.rows;
-    const std::int64_t pixels = whole_rows ? block.rows * width : block.columns;
-    T* to = panels.data;
-    for (std::int64_t plane = block.plane; plane < block.plane + block.planes; ++plane) {
-      const T* sample = y.sample(plane / windows_[0].output, channel);
-      for (std::int64_t row = 0; row < runs; ++row) {
-        const std::int64_t pixel =
-            (plane % windows_[0].output * height + block.row + row) * width + block.column;
-        copy_pixels(y, sample + pixel * y.pixel_stride, 1, pixels, panels, to, panels.width);
-        to += pixels * panels.width;
-      }
-    }
-  }
-
-  void copy_pixels(const Maps<const T>& maps, const T* from, std::int64_t step,
-                   std::int64_t pixels, const Panels& panels, T* to,
-                   std::int64_t to_stride) const noexcept {
-    if (maps.channel_stride == 1 && step == 1 && maps.pixel_stride == panels.width &&
-        panels.channels == panels.width && panels.count == 1 && to_stride == panels.width) {
-      std::copy(from, from + pixels * panels.width, to);
-      return;
-    }
-    if (panels.count == 1 && to_stride == panels.width) {
-      kernels_.pack_panel(static_cast<int>(panels.width), static_cast<int>(panels.channels), pixels,
-                          from, maps.channel_stride, step * maps.pixel_stride, to);
-      return;
-    }
-    if (maps.channel_stride == 1) {
-      kernels_.weight_gemm->pack_rows(pixels, panels.channels, from, step * maps.pixel_stride,
-                                      panels.count, to, panels.stride, to_stride);
-      return;
-    }
-    for (std::int64_t n = 0; n < panels.count; ++n) {
-      const Range channels = panel_channels(n, panels.count, panels.channels);
-      kernels_.transpose(channels.end - channels.begin, pixels,
-                         from + channels.begin * maps.channel_stride, maps.channel_stride,
-                         step * maps.pixel_stride, to + n * panels.stride, to_stride, 1);
-    }
-  }
-
-  static Range panel_channels(std::int64_t panel, std::int64_t panels,
-                              std::int64_t channels) noexcept {
-    return Range::share(channels, static_cast<int>(panel), static_cast<int>(panels));
   }
 
   // ---- products ----------------------------------------------------------------------------
 
-  /// Where the pixels of a block stand: packed, or in the array itself.
   struct Operand {
     const T* data;
-    std::int64_t pixel_stride;
-    std::int64_t sample_stride;  ///< 0: packed
+    OperandStrides strides;
   };
 
   static Operand in_place(const Maps<const T>& maps, std::int64_t channel) noexcept {
-    return {maps.data + channel * maps.channel_stride, maps.pixel_stride, maps.sample_stride};
+    return {maps.data + channel * maps.channel_stride, {maps.pixel_stride, maps.sample_stride, false}};
   }
 
   Operand rows_in_place(const Call& call, std::int64_t group) const noexcept {
@@ -443,118 +272,35 @@ class WeightGradient final : public Execution {
                      const Panels& panel) const noexcept {
     const Maps<const T>& maps = shape_.source_lanes ? call.x : call.y;
     constexpr std::int64_t kFewTiles = 2;
-    const bool plain = !shape_.source_lanes || pointwise_;
+    const bool plain = !shape_.source_lanes || geometry_.pointwise();
     if (channels_last_ && plain && panel.channels == panel.width &&
         (maps.pixel_stride == panel.width || row_panels_ * taps_ <= kFewTiles)) {
       return in_place(maps, group * shape_.lanes + panel.first);
     }
     pack(call, group, block, panel, false);
-    return {panel.data, panel.width, 0};
+    return {panel.data, {panel.width, 0, true}};
   }
 
-  struct Tap {
-    std::array<std::int64_t, kSpatialAxes> offsets;
-    std::int64_t begin, end;  ///< columns of a block that it takes
-  };
-
-  /// Of the source under a tap of the output at (plane, row, tap.begin) of a block.
-  std::int64_t source_at(const Operand& operand, const PixelBlock& block, const Tap& tap,
-                         std::int64_t plane, std::int64_t row) const noexcept {
-    if (operand.sample_stride == 0) {
-      const std::int64_t depth = plane * axes_[0].length(1) + axes_[0].place(tap.offsets[0]);
-      const std::int64_t line = depth * axes_[1].length(block.rows) + row * axes_[1].step() +
-                                axes_[1].place(tap.offsets[1]);
-      return (line * axes_[2].length(block.columns) + tap.begin * axes_[2].step() +
-              axes_[2].place(tap.offsets[2])) *
-             operand.pixel_stride;
-    }
-    const std::int64_t outputs[] = {(block.plane + plane) % windows_[0].output, block.row + row,
-                                    block.column + tap.begin};
-    std::int64_t pixel = 0;
-    for (int axis = 0; axis < kSpatialAxes; ++axis) {
-      const Window& w = windows_[axis];
-      pixel = pixel * w.input + outputs[axis] * w.stride + tap.offsets[axis];
-    }
-    return (block.plane + plane) / windows_[0].output * operand.sample_stride +
-           pixel * operand.pixel_stride;
-  }
-
-  std::int64_t output_at(const Operand& operand, const PixelBlock& block, const Tap& tap,
-                         std::int64_t plane, std::int64_t row) const noexcept {
-    if (operand.sample_stride == 0) {
-      return ((plane * block.rows + row) * block.columns + tap.begin) * operand.pixel_stride;
-    }
-    const std::int64_t number = block.plane + plane;
-    const std::int64_t line =
-        (number % windows_[0].output * windows_[1].output + block.row + row);
-    return number / windows_[0].output * operand.sample_stride +
-           (line * windows_[2].output + block.column + tap.begin) * operand.pixel_stride;
-  }
-
-  /// Between the sources of neighbouring outputs.
-  std::int64_t source_step(const Operand& operand) const noexcept {
-    return operand.pixel_stride *
-           (operand.sample_stride == 0 ? axes_[2].step() : windows_[2].stride);
-  }
-
-  /// Lists the pixels of a block that a tap, or a kernel row, multiplies.
-  std::int64_t list_runs(const Operand& rows, const Operand& columns, const PixelBlock& block,
-                         std::int64_t list, PixelRun* runs) const noexcept {
-    Tap tap{};
-    const std::int64_t w = spans_ ? 0 : list % windows_[2].kernel;
-    if (!spans_) list /= windows_[2].kernel;
-    list *= lines_;
-    tap.offsets = {offset(0, list / windows_[1].kernel), offset(1, list % windows_[1].kernel),
-                   offset(2, w)};
-    tap.end = block.columns;
-    if (clips_ && !spans_) {
-      const Window& width = windows_[2];
-      tap.begin = std::clamp(divide_up(-tap.offsets[2], width.stride) - block.column,
-                             std::int64_t{0}, block.columns);
-      tap.end = std::clamp(divide_up(width.input - tap.offsets[2], width.stride) - block.column,
-                           tap.begin, block.columns);
-    }
-    if (tap.begin == tap.end) return 0;
-    const auto is_padding = [&](int axis, std::int64_t output) {
-      const std::int64_t at = output * windows_[axis].stride + tap.offsets[axis];
-      return clips_ && (at < 0 || at >= windows_[axis].input);
-    };
-    const bool swapped = shape_.source_lanes;
-    const std::int64_t pixels = tap.end - tap.begin;
-    const std::int64_t source_length = pixels * source_step(swapped ? columns : rows);
-    const std::int64_t output_length = pixels * (swapped ? rows : columns).pixel_stride;
-    std::int64_t count = 0, next_source = 0, next_output = 0;
-    for (std::int64_t plane = 0; plane < block.planes; ++plane) {
-      if (is_padding(0, (block.plane + plane) % windows_[0].output)) continue;
-      for (std::int64_t row = 0; row < block.rows; ++row) {
-        if (lines_ == 1 && is_padding(1, block.row + row)) continue;
-        const std::int64_t source = source_at(swapped ? columns : rows, block, tap, plane, row);
-        const std::int64_t output = output_at(swapped ? rows : columns, block, tap, plane, row);
-        if (count > 0 && source == next_source && output == next_output) {
-          runs[count - 1].count += tap.end - tap.begin;
-        } else {
-          runs[count++] = {swapped ? output : source, swapped ? source : output,
-                           tap.end - tap.begin};
-        }
-        next_source = source + source_length;
-        next_output = output + output_length;
-      }
-    }
-    return count;
+  std::pair<OperandStrides, OperandStrides> source_and_output(
+      const Operand& rows, const Operand& columns) const noexcept {
+    if (shape_.source_lanes) return {columns.strides, rows.strides};
+    return {rows.strides, columns.strides};
   }
 
   /// The lists of a block; returns their slot.
   std::int64_t find_lists(const Operand& rows, const Operand& columns, std::int64_t number,
                           const Scratch& scratch) const noexcept {
     const std::int64_t slot = number % list_slots_;
-    const ListKey key{number, 2 * rows.pixel_stride + (rows.sample_stride == 0),
-                      2 * columns.pixel_stride + (columns.sample_stride == 0)};
+    const auto& [source, output] = source_and_output(rows, columns);
+    const ListKey key{number, 2 * source.pixel + source.packed,
+                      2 * output.pixel + output.packed};
     if (scratch.keys[slot] == key) return slot;
     scratch.keys[slot] = key;
     const PixelBlock block = block_list_[number];
     for (std::int64_t list = slot * lists_; list < (slot + 1) * lists_; ++list) {
-      scratch.run_counts[list] = list_runs(rows, columns, block, list - slot * lists_,
-                                           scratch.runs + list * most_runs_);
+      scratch.run_counts[list] = geometry_.list_runs(source, output, block, list - slot * lists_,
+                                                     shape_.source_lanes,
+                                                     scratch.runs + list * most_runs_);
     }
     return slot;
   }
@@ -570,23 +316,25 @@ class WeightGradient final : public Execution {
     if (!channels_last_ || number < 0) return {nullptr, nullptr};
     const PixelBlock next = block_list_[number];
     const Operand operand = in_place(call.y, group * problem_.out_channels_per_group());
-    const T* at = operand.data + output_at(operand, next, Tap{}, 0, 0);
-    return {at, at + std::min(kMost, next.rows * next.columns * operand.pixel_stride)};
+    const T* at = operand.data + geometry_.output_at(operand.strides, next);
+    return {at, at + std::min(kMost, next.rows * next.columns * operand.strides.pixel)};
   }
 
   /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
   void multiply(const Operand& rows, const Operand& columns, std::int64_t width,
                 std::int64_t number, const Scratch& scratch, const Range& panels, T* sums,
                 bool accumulate, Stream& stream) const noexcept {
-    const bool swapped = shape_.source_lanes;
-    const std::int64_t pixels = block_list_[number].pixels();
+    const PixelBlock block = block_list_[number];
+    const std::int64_t pixels = block.pixels();
     const std::int64_t first_list = find_lists(rows, columns, number, scratch) * lists_;
     const PixelRun* runs = scratch.runs + first_list * most_runs_;
     const std::int64_t* run_counts = scratch.run_counts + first_list;
     WeightGemmTile<T> tile{};
-    tile.rows_pixel_stride = swapped ? rows.pixel_stride : source_step(rows);
+    const auto& [source, output] = source_and_output(rows, columns);
+    tile.rows_pixel_stride = geometry_.source_step(source);
+    tile.columns_pixel_stride = output.pixel;
+    if (shape_.source_lanes) std::swap(tile.rows_pixel_stride, tile.columns_pixel_stride);
     tile.columns = columns.data;
-    tile.columns_pixel_stride = swapped ? source_step(columns) : columns.pixel_stride;
     tile.vectors = static_cast<int>(width / kernels_.lanes);
     tile.accumulate = accumulate;
     tile.lines = 1;
@@ -599,18 +347,17 @@ class WeightGradient final : public Execution {
       if (more) stream.at += pixels * kLine;
       if (tile.run_count > 0 || !accumulate) kernels_.weight_gemm->tile(tile);
     };
-    if (spans_) {
+    if (geometry_.spans()) {
       tile.sum_row_stride = width;
-      tile.lines = static_cast<int>(lines_);
-      tile.rows_line_stride = axes_[2].length(block_list_[number].columns) * rows.pixel_stride *
-                              windows_[1].dilation;
+      tile.lines = static_cast<int>(span_lines_);
+      tile.rows_line_stride = geometry_.line_pixels(block) * source.pixel;
       for (std::int64_t list = 0; list < lists_; ++list) {
         tile.runs = runs + list * most_runs_;
         tile.run_count = run_counts[list];
         for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
           const Range range = panel_channels(chunk, chunks_, span_);
           tile.rows = rows.data + range.begin;
-          tile.sum = sums + (list * lines_ * span_ + range.begin) * width;
+          tile.sum = sums + (list * span_lines_ * span_ + range.begin) * width;
           run_tile(range);
         }
       }
@@ -619,7 +366,7 @@ class WeightGradient final : public Execution {
     tile.sum_row_stride = taps_ * width;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const Range channels = panel_channels(panel, row_panels_, shape_.rows);
-      tile.rows = rows.data + (rows.sample_stride == 0 ? panel * row_panel_ : channels.begin);
+      tile.rows = rows.data + (rows.strides.packed ? panel * row_panel_ : channels.begin);
       for (std::int64_t tap = 0; tap < taps_; ++tap) {
         tile.runs = runs + tap * most_runs_;
         tile.run_count = run_counts[tap];
@@ -639,7 +386,7 @@ class WeightGradient final : public Execution {
     });
     // Panels of rows are split where there are too few of columns. No sum depends on it.
     const std::int64_t panels = problem_.groups * column_panels_;
-    const std::int64_t most_splits = spans_ ? 1 : std::min<std::int64_t>(row_panels_, 4);
+    const std::int64_t most_splits = geometry_.spans() ? 1 : std::min<std::int64_t>(row_panels_, 4);
     std::int64_t splits = 1;
     while (splits < most_splits &&
            divide_up(panels * splits, threads_) * threads_ * 10 > 11 * panels * splits) {
@@ -653,10 +400,10 @@ class WeightGradient final : public Execution {
       for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
         const std::int64_t group = unit / splits / column_panels_;
         const Panels columns = column_panel(unit / splits % column_panels_, scratch.columns);
-        const Range some = Range::share(row_panels_, static_cast<int>(unit % splits),
-                                        static_cast<int>(splits));
+        const Range some =
+            Range::share(row_panels_, static_cast<int>(unit % splits), static_cast<int>(splits));
         for (std::int64_t b = 0; b < blocks_; ++b) {
-          Operand rows{call.shared + (group * blocks_ + b) * block_rows, row_width_, 0};
+          Operand rows{call.shared + (group * blocks_ + b) * block_rows, {row_width_, 0, true}};
           if (rows_in_place_) rows = rows_in_place(call, group);
           Stream stream{nullptr, nullptr};
           multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b,
@@ -664,7 +411,7 @@ class WeightGradient final : public Execution {
         }
         const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
         const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
-        finish(call, group, columns, spans_ ? Range{0, shape_.rows} : Range{begin, end},
+        finish(call, group, columns, geometry_.spans() ? Range{0, shape_.rows} : Range{begin, end},
                scratch.sums);
       }
     });
@@ -688,7 +435,7 @@ class WeightGradient final : public Execution {
         T* sums = call.shared + part * part_sums + group * column_panels_ * panel_sums_;
         for (std::int64_t b = blocks.begin; b < blocks.end; ++b) {
           const PixelBlock where = block_list_[b];
-          Operand rows{scratch.rows, row_width_, 0};
+          Operand rows{scratch.rows, {row_width_, 0, true}};
           if (rows_in_place_) {
             rows = rows_in_place(call, group);
           } else {
@@ -705,23 +452,23 @@ class WeightGradient final : public Execution {
       }
     });
     const std::int64_t chunks = divide_up(shape_.rows, total_channels_);
-    parallel_for(threads_, problem_.groups * column_panels_ * chunks,
-                 [&](std::int64_t unit, int thread) {
-      const Scratch scratch = of_thread(thread);
-      const std::int64_t panel = unit / chunks;
-      const Panels columns = column_panel(panel % column_panels_, nullptr);
-      const std::int64_t begin = unit % chunks * total_channels_;
-      const Range channels{begin, std::min(shape_.rows, begin + total_channels_)};
-      const std::int64_t row = taps_ * columns.width;
-      const std::int64_t count = (channels.end - begin) * row;
-      const T* part = call.shared + panel * panel_sums_ + begin * row;
-      std::copy(part, part + count, scratch.total);
-      for (std::int64_t n = 1; n < parts_; ++n) {
-        part += part_sums;
-        kernels_.add(count, part, scratch.total);
-      }
-      finish(call, panel / column_panels_, columns, channels, scratch.total - begin * row);
-    });
+    parallel_for(
+        threads_, problem_.groups * column_panels_ * chunks, [&](std::int64_t unit, int thread) {
+          const Scratch scratch = of_thread(thread);
+          const std::int64_t panel = unit / chunks;
+          const Panels columns = column_panel(panel % column_panels_, nullptr);
+          const std::int64_t begin = unit % chunks * total_channels_;
+          const Range channels{begin, std::min(shape_.rows, begin + total_channels_)};
+          const std::int64_t row = taps_ * columns.width;
+          const std::int64_t count = (channels.end - begin) * row;
+          const T* part = call.shared + panel * panel_sums_ + begin * row;
+          std::copy(part, part + count, scratch.total);
+          for (std::int64_t n = 1; n < parts_; ++n) {
+            part += part_sums;
+            kernels_.add(count, part, scratch.total);
+          }
+          finish(call, panel / column_panels_, columns, channels, scratch.total - begin * row);
+        });
   }
 
   /// Writes the gradient of some channels of rows. `sums` are [channel][tap][lane], or those of
@@ -745,7 +492,7 @@ class WeightGradient final : public Execution {
       return;
     }
     to += columns.first * in * taps_;
-    if (spans_) {
+    if (geometry_.spans()) {
       for (std::int64_t c = 0; c < in; ++c) {
         kernels_.transpose(taps_, columns.channels, sums + c * width, in * width, 1, to + c * taps_,
                            in * taps_, 1);
@@ -757,25 +504,23 @@ class WeightGradient final : public Execution {
                        in * taps_, 1);
   }
 
+  const Window& window(int axis) const noexcept { return geometry_.windows()[axis]; }
+
   ConvProblem problem_;
-  std::array<Window, kSpatialAxes> windows_;
+  GradientGeometry geometry_;
   const Kernels<T>& kernels_;
   int threads_;
   Shape shape_;
   std::int64_t taps_;
-  bool clips_;  ///< products with padding are left out
-  std::array<StripAxis, kSpatialAxes> axes_;
-  std::int64_t planes_;
   bool channels_last_;
-  bool pointwise_;      ///< one tap, of stride 1, without padding
+  std::int64_t planes_;
   bool rows_in_place_;
 
-  std::int64_t row_panels_, row_width_, row_panel_;   ///< row_panel_: elements
+  std::int64_t row_panels_, row_width_, row_panel_;  ///< row_panel_: elements
   std::int64_t column_panels_, columns_width_, columns_elements_;
   std::int64_t panel_sums_;  ///< of a panel of columns
-  bool spans_;               ///< whether the taps of a kernel row are rows of one panel
-  std::int64_t lines_;       ///< kernel rows in it
-  std::int64_t lists_, span_, chunks_;
+  /// The taps of a kernel row may be rows of one panel, a span; those of several lines together.
+  std::int64_t lists_, span_, span_lines_ = 1, chunks_;
   std::int64_t total_channels_, total_elements_;
 
   PixelBlocks block_list_;
@@ -792,8 +537,8 @@ std::unique_ptr<const Execution> make_weight_gradient(const ConvProblem& problem
 
 std::string weight_gradient_refusal(const ConvProblem& problem) {
   constexpr std::int64_t kFewestInBlock = 32;
-  const double terms =
-      static_cast<double>(problem.batch) * static_cast<double>(problem.output_pixels());
+  const double terms = static_cast<double>(problem.batch) *
+                       static_cast<double>(problem.output_pixels());
   if (terms <= static_cast<double>(kMaxChain) * kMaxChain * kFewestInBlock) return {};
   return "sums of " + std::to_string(static_cast<std::int64_t>(terms)) +
          " products would be folded in a chain above " + std::to_string(kMaxChain);
