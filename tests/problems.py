@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Operands:
     """The arrays of a problem, in the order that Plan.execute takes them."""
 
     first: Array
-    second: Array
+    second: Any  # an array; None where a plan has its weights packed
     bias: Array | None = None
     residual: Array | None = None
 
@@ -268,7 +268,7 @@ def mismatch(computed: Array, exact: Array) -> str:
 
 
 def check_problem(p: _core.ConvProblem, a: Operands, exact: Array, turn: int | None = None) -> None:
-    """Runs every algorithm, ISA and 1 and 2 threads on integer data.
+    """Runs every algorithm, ISA and 1 and 2 threads, and packed weights, on integer data.
 
     With a `turn`, two threads run on one ISA alone, a different one each turn.
     """
@@ -288,6 +288,9 @@ def check_problem(p: _core.ConvProblem, a: Operands, exact: Array, turn: int | N
             if turn is None or turn % len(ISAS) == number:
                 pair = _core.Plan(p, name, threads=2, isa=isa)
                 assert run(pair, a).tobytes() == alone.tobytes(), f"{describe(p, pair)}: other bits"
+                if p.direction != "backward_weight":
+                    packed = run(pair.pack(a.second), replace(a, second=None))
+                    assert packed.tobytes() == alone.tobytes(), f"{describe(p, pair)}: packed"
 
 
 def check_everywhere(p: _core.ConvProblem, seed: int, turn: int | None = None) -> bool:

@@ -63,7 +63,11 @@ class Execution {
   virtual std::size_t packed_bytes() const noexcept { return 0; }
   virtual void pack(const void* /*weight*/, void* /*packed*/) const noexcept {}
 
-  /// `packed` is what pack() made. `workspace` is aligned to kAlignment, its content arbitrary.
+  /// Scratch for one run on weights that are not packed, where `run` does better to transform them
+  /// as it goes than to have them packed before; else 0. The result is the same, bit for bit.
+  virtual std::size_t unpacked_workspace_bytes() const noexcept { return 0; }
+
+  /// `packed` is what pack() made, or null: then the workspace is of unpacked_workspace_bytes(). `workspace` is aligned to kAlignment, its content arbitrary.
   virtual void run(const ConvArguments& arguments, const void* packed,
                    void* workspace) const noexcept = 0;
 };

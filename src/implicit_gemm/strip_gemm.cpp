@@ -172,7 +172,14 @@ void StripGemm<T>::pack(const void* weight, void* packed) const noexcept {
   const std::int64_t taps = problem_.taps();
   const std::int64_t out_stride = taps * problem_.in_channels_per_group();
   const int width = panel_width_;
-  parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
+  // Threads share the panels, or the reduced channels of few.
+  const int parts =
+      adjoint_ && problem_.groups * panels_ < threads_
+          ? static_cast<int>(std::min<std::int64_t>(threads_, reduced_))
+          : 1;
+  parallel_for(threads_, problem_.groups * panels_ * parts, [&](std::int64_t index, int) {
+    const Range reduced = Range::share(reduced_, static_cast<int>(index % parts), parts);
+    index /= parts;
     const Range channels = panel_channels(index % panels_);
     const auto valid = static_cast<int>(channels.end - channels.begin);
     const T* from = static_cast<const T*>(weight) +
@@ -182,15 +189,19 @@ void StripGemm<T>::pack(const void* weight, void* packed) const noexcept {
     if (!adjoint_) {
       kernels_.pack_taps(width, valid, from, out_stride, reduced_, taps, places_.data(), panel);
     } else if (taps == 1) {
-      if (places_[0] >= 0) kernels_.pack_panel(width, valid, reduced_, from, 1, out_stride, panel);
+      if (places_[0] < 0) return;
+      kernels_.pack_panel(width, valid, reduced.end - reduced.begin,
+                          from + reduced.begin * out_stride, 1, out_stride,
+                          panel + reduced.begin * width);
     } else {
       // Reduced channels lie too far apart for hardware prefetchers.
       constexpr std::int64_t kAhead = 2, kLine = kAlignment / sizeof(T);
-      for (std::int64_t c = 0; c < reduced_; ++c, from += out_stride, panel += width) {
-        for (std::int64_t i = 0; c + kAhead < reduced_ && i < valid * taps; i += kLine) {
-          __builtin_prefetch(from + kAhead * out_stride + i);
+      for (std::int64_t c = reduced.begin; c < reduced.end; ++c) {
+        const T* at = from + c * out_stride;
+        for (std::int64_t i = 0; c + kAhead < reduced.end && i < valid * taps; i += kLine) {
+          __builtin_prefetch(at + kAhead * out_stride + i);
         }
-        kernels_.pack_taps(width, valid, from, taps, 1, taps, places_.data(), panel);
+        kernels_.pack_taps(width, valid, at, taps, 1, taps, places_.data(), panel + c * width);
       }
     }
   });

@@ -45,18 +45,17 @@ struct StrideTwoBlock {
 
     CONVOLITH_INLINE static void sum_block(const StrideTwoBlocks<T>& b, std::int64_t block,
                                            std::int64_t channel, const T* weight,
+                                           const std::int32_t (*numbers)[kLanes<T>],
                                            Vec<T> (&sum)[2][2][kPairs]) {
       if constexpr (kGroups) {
         for (std::int64_t c = 0; c < b.group_channels; ++c) {
-          std::int32_t numbers[kLanes<T>];
-          lanes_of_channel<T>(b.group_channels, c, numbers);
           CONVOLITH_UNROLL(4)
           for (int i = 0; i < kTaps.sources; ++i) {
             const std::int64_t shift = block * b.row_steps[i] + channel;
             Vec<T> x[kWide];
             CONVOLITH_UNROLL(16)
             for (int j = 0; j < kWide; ++j) {
-              x[j] = permute<T>(load(b.pixels[i * kWide + j] + shift), numbers);
+              x[j] = permute<T>(load(b.pixels[i * kWide + j] + shift), numbers[c]);
             }
             add(i, x, weight, sum);
           }
@@ -75,6 +74,12 @@ struct StrideTwoBlock {
     }
 
     static void run(const StrideTwoBlocks<T>& b) {
+      std::int32_t numbers[kGroups ? kLanes<T> : 1][kLanes<T>];
+      if constexpr (kGroups) {
+        for (int c = 0; c < kLanes<T>; ++c) {
+          lanes_of_channel<T>(b.group_channels, c, numbers[c]);
+        }
+      }
       const std::int64_t vector_weights = b.group_channels * kKernel * kKernel * kLanes<T>;
       for (std::int64_t block = 0; block < b.blocks; ++block) {
         const int columns = block + 1 < b.blocks ? 2 * kPairs : 2 * (kPairs - 1) + b.last_columns;
@@ -88,7 +93,7 @@ struct StrideTwoBlock {
             CONVOLITH_UNROLL(8)
             for (int p = 0; p < kPairs; ++p) sum[r][0][p] = sum[r][1][p] = bias;
           }
-          sum_block(b, block, channel, b.weight + vector * vector_weights, sum);
+          sum_block(b, block, channel, b.weight + vector * vector_weights, numbers, sum);
           T* output = b.output + 2 * kPairs * block * b.output_column_stride + channel;
           CONVOLITH_UNROLL(2)
           for (int r = 0; r < 2; ++r) {
@@ -96,8 +101,10 @@ struct StrideTwoBlock {
             CONVOLITH_UNROLL(16)
             for (int c = 0; c < 2 * kPairs; ++c) {
               if (c >= columns) break;
-              store<T>(output + r * b.output_row_stride + c * b.output_column_stride,
-                       finished<T>(b.store, sum[r][c % 2][c / 2]));
+              T* at = output + r * b.output_row_stride + c * b.output_column_stride;
+              // The next block's: more streams than hardware prefetchers follow.
+              __builtin_prefetch(at + 2 * kPairs * b.output_column_stride, 1);
+              store<T>(at, finished<T>(b.store, sum[r][c % 2][c / 2]));
             }
           }
         }

@@ -45,12 +45,16 @@ class WinogradExecution final : public Execution {
     tap_row_ = round_up(geometry.reduced, lanes);
     row_ = tap_row_ * geometry.reduced_taps;
     terms_ = geometry.reduced_taps == 1 ? geometry.reduced : row_;
-    const std::int64_t chunks = divide_up(terms_, kMaxChain);
-    term_chunk_ = divide_up(terms_, chunks);
     panels_ = divide_up(geometry.produced, kernels_.tile_columns);
+    few_tiles_ = geometry.few_tiles(problem.batch, kernels_.tile_rows);
+    // Transformed weights of a chunk stay in L2.
+    const std::int64_t longest =
+        few_tiles_ ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
+    term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
     choose_blocks(machine);
 
     weight_stride_ = odd_lines(group_panels_ * terms_ * kernels_.tile_columns);
+    chunk_stride_ = odd_lines(term_chunk_ * kernels_.tile_columns);
     source_stride_ = odd_lines(block_tiles_ * row_);
     product_row_ = group_panels_ * kernels_.tile_columns;
     product_stride_ = odd_lines(block_tiles_ * product_row_);
@@ -71,7 +75,14 @@ class WinogradExecution final : public Execution {
   }
 
   std::size_t workspace_bytes() const noexcept override {
-    return shared_bytes() + thread_bytes() * threads_;
+    return shared_bytes() + thread_bytes(true) * threads_;
+  }
+
+  /// Threads that share tiles transform the same weights: that is sooner done than to fetch them
+  /// from another core's cache.
+  std::size_t unpacked_workspace_bytes() const noexcept override {
+    if (!few_tiles_ || blocks_ > 1) return 0;
+    return shared_bytes() + thread_bytes(false) * threads_;
   }
 
   std::size_t packed_bytes() const noexcept override {
@@ -82,60 +93,15 @@ class WinogradExecution final : public Execution {
 
   /// [group][group of panels][frequency][panel][tap, channel][lane]
   void pack(const void* weight, void* packed) const noexcept override {
-    const auto* source = static_cast<const T*>(weight);
     auto* target = static_cast<T*>(packed);
     const std::int64_t columns = kernels_.tile_columns;
-    const std::int64_t taps = problem_.taps();
-    const std::int64_t out_stride = taps * problem_.in_channels_per_group();
-    constexpr std::int64_t kBufferElements = WinogradGeometry::kMostTaps * kMostColumns<T>;
-    const std::int64_t chunk = kBufferElements / (taps * columns);
-
-    WinogradWeight<T> in{};
-    in.channel_stride = taps * columns;
-    in.lanes = static_cast<int>(columns);
-    in.frequency_stride = weight_stride_;
-    const auto& axes = geometry_.axes;
-    std::int64_t strides[kSpatialAxes];
-    strides[2] = columns;
-    strides[1] = strides[2] * axes[2].taps;
-    strides[0] = strides[1] * axes[1].taps;
-    std::int64_t origin = 0;
-    if (adjoint_) {  // turned round
-      origin = (taps - 1) * columns;
-      for (std::int64_t& stride : strides) stride = -stride;
-    }
-    in.column_stride = strides[geometry_.column_axis];
-    in.row_stride = geometry_.square() ? strides[geometry_.row_axis] : 0;
-
     parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
-      alignas(kAlignment) T buffer[kBufferElements];
       const std::int64_t panel = index % panels_, group = index / panels_;
-      const std::int64_t first = panel * columns;
-      const auto valid = static_cast<int>(std::min(columns, geometry_.produced - first));
-      const T* from = source + group * problem_.out_channels_per_group() * out_stride +
-                      first * (adjoint_ ? taps : out_stride);
       T* to = target +
               (group * panel_groups_ + panel / group_panels_) * frequencies_ * weight_stride_ +
               panel % group_panels_ * terms_ * columns;
-      WinogradWeight<T> part = in;
-      for (std::int64_t c = 0; c < geometry_.reduced; c += chunk) {
-        part.channels = std::min(chunk, geometry_.reduced - c);
-        if (adjoint_) {
-          for (std::int64_t i = 0; i < part.channels; ++i) {
-            kernels_.pack_panel(static_cast<int>(columns), valid, taps, from + (c + i) * out_stride,
-                                taps, 1, buffer + i * taps * columns);
-          }
-        } else {
-          kernels_.pack_panel(static_cast<int>(columns), valid, part.channels * taps,
-                              from + c * taps, out_stride, 1, buffer);
-        }
-        for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
-          const auto at = reduced_tap(tap);
-          part.taps = buffer + origin + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
-          part.transformed = to + (tap * tap_row_ + c) * columns;
-          form_.weight(part);
-        }
-      }
+      transform_weights(static_cast<const T*>(weight), group, panel, {0, geometry_.reduced}, to,
+                        weight_stride_);
       if (terms_ == geometry_.reduced) return;
       for (std::int64_t f = 0; f < frequencies_; ++f) {
         for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
@@ -151,7 +117,8 @@ class WinogradExecution final : public Execution {
     const Call call(*this, arguments, static_cast<const T*>(packed));
     auto* bytes = static_cast<std::byte*>(workspace);
     const auto scratch_of = [&](int thread) {
-      return Scratch(*this, bytes + shared_bytes() + thread_bytes() * thread);
+      const std::size_t thread_bytes = this->thread_bytes(packed != nullptr);
+      return Scratch(*this, bytes + shared_bytes() + thread_bytes * thread, packed != nullptr);
     };
     if (!shared_) {
       parallel(threads_, [&](int thread, int team) {
@@ -161,8 +128,7 @@ class WinogradExecution final : public Execution {
           const Range tiles = block(unit % blocks_);
           transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
           for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
-            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources,
-                     scratch.products);
+            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources, scratch);
             transform_products(call, unit / blocks_, panels, tiles, scratch);
           }
         }
@@ -186,7 +152,7 @@ class WinogradExecution final : public Execution {
           const Range part = Range::share(count, static_cast<int>(job % block_parts_),
                                           static_cast<int>(block_parts_));
           multiply(call, unit / blocks_, job / block_parts_, part.end - part.begin,
-                   sources + part.begin * row_, scratch.products);
+                   sources + part.begin * row_, scratch);
           transform_products(call, unit / blocks_, job / block_parts_,
                              {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
         }
@@ -203,7 +169,8 @@ class WinogradExecution final : public Execution {
     Maps<const T> source;
     Maps<T> output;
     BoundEpilogue<T> epilogue;
-    const T* packed;
+    const T* packed;      ///< null: weights are transformed as they are wanted
+    const T* weight;
     const T* bias;        ///< added by the transform of the products, as are the limits
     T least, greatest;
     bool epilogue_apart;  ///< what the transform cannot do
@@ -213,6 +180,7 @@ class WinogradExecution final : public Execution {
           output(typed<T>(execution.adjoint_ ? arguments.x : arguments.y)),
           epilogue(execution.problem_, arguments),
           packed(packed_weight),
+          weight(static_cast<const T*>(arguments.weight)),
           bias(nullptr),
           epilogue_apart(false) {
       const FusedClamp<T> fused(execution.problem_.epilogue);
@@ -228,12 +196,13 @@ class WinogradExecution final : public Execution {
   struct Scratch {
     T* sources;   ///< V, unless it is shared
     T* products;  ///< M
+    T* weights;   ///< U of a chunk of terms, unless it is packed
     const T** pixels;
     T* zeros;     ///< a pixel of padding
     T* strip;
     T* output_strip;
 
-    Scratch(const WinogradExecution& execution, std::byte* bytes) {
+    Scratch(const WinogradExecution& execution, std::byte* bytes, bool packed) {
       const auto take = [&](std::int64_t elements) {
         T* at = reinterpret_cast<T*>(bytes);
         bytes += aligned_bytes<T>(elements);
@@ -241,6 +210,7 @@ class WinogradExecution final : public Execution {
       };
       sources = take(execution.shared_ ? 0 : execution.source_stride_ * execution.frequencies_);
       products = take(execution.product_stride_ * execution.frequencies_);
+      weights = take(packed ? 0 : execution.chunk_stride_ * execution.frequencies_);
       zeros = take(execution.tap_row_);
       strip = take(execution.strip_elements_);
       output_strip = take(execution.output_strip_elements_);
@@ -252,9 +222,10 @@ class WinogradExecution final : public Execution {
   std::size_t shared_bytes() const noexcept {
     return shared_ ? aligned_bytes<T>(source_stride_ * frequencies_) : 0;
   }
-  std::size_t thread_bytes() const noexcept {
+  std::size_t thread_bytes(bool packed) const noexcept {
     return aligned_bytes<T>(shared_ ? 0 : source_stride_ * frequencies_) +
-           aligned_bytes<T>(product_stride_ * frequencies_) + aligned_bytes<T>(tap_row_) +
+           aligned_bytes<T>(product_stride_ * frequencies_) +
+           aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) + aligned_bytes<T>(tap_row_) +
            aligned_bytes<T>(strip_elements_) + aligned_bytes<T>(output_strip_elements_) +
            aligned_bytes<const T*>(frequencies_);
   }
@@ -277,12 +248,13 @@ class WinogradExecution final : public Execution {
         frequencies_ * terms_ * panels_ * kernels_.tile_columns;
     const std::int64_t private_blocks = divide_up(tiles_, rows);
     shared_ = private_blocks * problem_.groups < threads_ ||
+              (few_tiles_ && problem_.groups == 1) ||
               weights > static_cast<std::int64_t>(kMostSharedBytes / sizeof(T));
     if (shared_) {
       block_tiles_ = std::min(2 * rows, fitting(kMostSharedBytes, frequencies_ * row_));
       blocks_ = divide_up(tiles_, block_tiles_);
     } else {
-      block_tiles_ = std::min(rows, fitting(2 * machine.l2_bytes, frequencies_ * row_));
+      block_tiles_ = std::min(few_tiles_ ? 2 * rows : rows, fitting(2 * machine.l2_bytes, frequencies_ * row_));
       blocks_ = divide_up(tiles_, block_tiles_);
       if (problem_.groups % threads_ != 0) {
         blocks_ = std::min(tiles_, round_up(blocks_, threads_));
@@ -315,6 +287,65 @@ class WinogradExecution final : public Execution {
       index /= geometry_.axes[a].taps;
     }
     return at;
+  }
+
+  // ---- weights -----------------------------------------------------------------------------
+
+  /// transformed[frequency][tap, channel][lane] of a panel and some channels of the sum.
+  void transform_weights(const T* weight, std::int64_t group, std::int64_t panel,
+                         const Range& channels, T* transformed,
+                         std::int64_t frequency_stride) const noexcept {
+    const std::int64_t columns = kernels_.tile_columns;
+    const std::int64_t taps = problem_.taps();
+    const std::int64_t out_stride = taps * problem_.in_channels_per_group();
+    constexpr std::int64_t kBufferElements = WinogradGeometry::kMostTaps * kMostColumns<T>;
+    alignas(kAlignment) T buffer[kBufferElements];
+    const std::int64_t chunk = kBufferElements / (taps * columns);
+    const std::int64_t first = panel * columns;
+    const auto valid = static_cast<int>(std::min(columns, geometry_.produced - first));
+    const T* from = weight + group * problem_.out_channels_per_group() * out_stride +
+                    first * (adjoint_ ? taps : out_stride);
+
+    WinogradWeight<T> part{};
+    part.channel_stride = taps * columns;
+    part.lanes = static_cast<int>(columns);
+    part.frequency_stride = frequency_stride;
+    const auto& axes = geometry_.axes;
+    std::int64_t strides[kSpatialAxes];
+    strides[2] = columns;
+    strides[1] = strides[2] * axes[2].taps;
+    strides[0] = strides[1] * axes[1].taps;
+    std::int64_t origin = 0;
+    if (adjoint_) {  // turned round
+      origin = (taps - 1) * columns;
+      for (std::int64_t& stride : strides) stride = -stride;
+    }
+    part.column_stride = strides[geometry_.column_axis];
+    part.row_stride = geometry_.square() ? strides[geometry_.row_axis] : 0;
+
+    for (std::int64_t c = channels.begin; c < channels.end; c += chunk) {
+      part.channels = std::min(chunk, channels.end - c);
+      if (adjoint_) {
+        for (std::int64_t i = 0; i < part.channels; ++i) {
+          // Channels lie too far apart for hardware prefetchers.
+          constexpr std::int64_t kAhead = 4, kLine = kAlignment / sizeof(T);
+          for (std::int64_t e = 0; c + i + kAhead < channels.end && e < valid * taps; e += kLine) {
+            __builtin_prefetch(from + (c + i + kAhead) * out_stride + e);
+          }
+          kernels_.pack_panel(static_cast<int>(columns), valid, taps, from + (c + i) * out_stride,
+                              taps, 1, buffer + i * taps * columns);
+        }
+      } else {
+        kernels_.pack_panel(static_cast<int>(columns), valid, part.channels * taps,
+                            from + c * taps, out_stride, 1, buffer);
+      }
+      for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
+        const auto at = reduced_tap(tap);
+        part.taps = buffer + origin + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
+        part.transformed = transformed + (tap * tap_row_ + c - channels.begin) * columns;
+        form_.weight(part);
+      }
+    }
   }
 
   // ---- tiles -------------------------------------------------------------------------------
@@ -576,30 +607,53 @@ class WinogradExecution final : public Execution {
   // ---- products ----------------------------------------------------------------------------
 
   void multiply(const Call& call, std::int64_t group, std::int64_t panel_group,
-                std::int64_t count, const T* sources, T* products) const noexcept {
+                std::int64_t count, const T* sources, const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     const std::int64_t first_panel = panel_group * group_panels_;
     const std::int64_t panels = std::min(group_panels_, panels_ - first_panel);
-    const T* weights =
-        call.packed + (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
-    const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
-    for (std::int64_t f = 0; f < frequencies_; ++f) {
-      for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
-        const std::int64_t terms = std::min(term_chunk_, terms_ - term);
-        for (std::int64_t panel = 0; panel < panels; ++panel) {
-          const auto valid = static_cast<int>(
-              std::min(columns, geometry_.produced - (first_panel + panel) * columns));
-          for (int tile = 0; tile < row_tiles; ++tile) {
-            const Range rows = Range::share(count, tile, row_tiles);
-            kernels_.gemm_rows_tile(
-                static_cast<int>(rows.end - rows.begin), valid, terms,
-                sources + f * source_stride_ + rows.begin * row_ + term, row_,
-                weights + f * weight_stride_ + (panel * terms_ + term) * columns,
-                products + f * product_stride_ + rows.begin * product_row_ + panel * columns,
-                product_row_, term > 0);
+    if (call.packed == nullptr) {
+      for (std::int64_t panel = 0; panel < panels; ++panel) {
+        for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
+          const Range terms{term, std::min(terms_, term + term_chunk_)};
+          transform_weights(call.weight, group, first_panel + panel, terms, scratch.weights,
+                            chunk_stride_);
+          for (std::int64_t f = 0; f < frequencies_; ++f) {
+            multiply_panel(f, terms, first_panel, panel, count, sources,
+                           scratch.weights + f * chunk_stride_, scratch.products);
           }
         }
       }
+      return;
+    }
+    const T* weights =
+        call.packed + (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+    for (std::int64_t f = 0; f < frequencies_; ++f) {
+      for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
+        const Range terms{term, std::min(terms_, term + term_chunk_)};
+        for (std::int64_t panel = 0; panel < panels; ++panel) {
+          multiply_panel(f, terms, first_panel, panel, count, sources,
+                         weights + f * weight_stride_ + (panel * terms_ + term) * columns,
+                         scratch.products);
+        }
+      }
+    }
+  }
+
+  /// Adds some terms of one frequency to the products of a panel, number `panel` of its group.
+  void multiply_panel(std::int64_t f, const Range& terms, std::int64_t first_panel,
+                      std::int64_t panel, std::int64_t count, const T* sources, const T* weights,
+                      T* products) const noexcept {
+    const std::int64_t columns = kernels_.tile_columns;
+    const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
+    const auto valid = static_cast<int>(
+        std::min(columns, geometry_.produced - (first_panel + panel) * columns));
+    for (int tile = 0; tile < row_tiles; ++tile) {
+      const Range rows = Range::share(count, tile, row_tiles);
+      kernels_.gemm_rows_tile(
+          static_cast<int>(rows.end - rows.begin), valid, terms.end - terms.begin,
+          sources + f * source_stride_ + rows.begin * row_ + terms.begin, row_, weights,
+          products + f * product_stride_ + rows.begin * product_row_ + panel * columns,
+          product_row_, terms.begin > 0);
     }
   }
 
@@ -711,6 +765,7 @@ class WinogradExecution final : public Execution {
 
   static constexpr int kMostTileRows = 8;
   static constexpr std::size_t kMostSharedBytes = std::size_t{8} << 20;
+  static constexpr std::int64_t kChunkWeights = 4608;  ///< of a lane: 576 KiB of AVX-512
 
   ConvProblem problem_;
   WinogradGeometry geometry_;
@@ -722,10 +777,11 @@ class WinogradExecution final : public Execution {
   std::int64_t frequencies_, tiles_;
   std::int64_t tap_row_, row_;         ///< elements of V of a tile: under one tap, in all
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
+  bool few_tiles_;
   std::int64_t panels_, group_panels_, panel_groups_;
   std::int64_t block_tiles_, blocks_, block_parts_;
   bool shared_;  ///< all threads work on one block, each on panels of its own
-  std::int64_t weight_stride_, source_stride_, product_stride_, product_row_;
+  std::int64_t weight_stride_, chunk_stride_, source_stride_, product_stride_, product_row_;
   std::int64_t most_run_ = 0, strip_elements_ = 0, output_strip_elements_ = 0;
 };
 

@@ -103,9 +103,19 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
 double Winograd::packing_cost(const ConvProblem& problem, const Machine& machine) const {
   if (problem.direction == Direction::backward_weight) return 0;
   const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
+  const bool wide = problem.dtype == DType::float64;
+  const int lanes = lanes_of(problem.dtype, machine);
+  const int tile_rows =
+      wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
   const std::int64_t elements = problem.groups * geometry.frequencies() * geometry.reduced_taps *
-                                geometry.reduced * geometry.produced;
-  return packing_seconds(static_cast<double>(elements * size_of(problem.dtype)), machine);
+                                geometry.reduced * round_up(geometry.produced, 2 * lanes);
+  // Transposed, transformed and stored; then written to memory, unless it is used at once.
+  constexpr double kVectorCycles = 6;
+  const double cycle = 4.0 * lanes / machine.flops_per_second[wide];
+  const double transform = static_cast<double>(elements) / lanes * kVectorCycles * cycle;
+  if (geometry.few_tiles(problem.batch, tile_rows)) return transform;
+  const auto bytes = static_cast<double>(elements) * static_cast<double>(size_of(problem.dtype));
+  return std::max(transform, packing_seconds(bytes, machine));
 }
 
 Tolerance Winograd::tolerance(const ConvProblem& problem) const {
