@@ -91,6 +91,26 @@ def test_matmul_is_exact_on_integers(dtype: str) -> None:
             assert np.array_equal(y, expected), (m, n, k, ta, tb)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matmul_of_few_rows_is_exact_on_integers(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [
+        *itertools.product((1, 2, 3, 4), (1, 31), (16, 19, 8200)),
+        (1, 300, 513),
+        (4, 300, 40),
+    ]
+    for m, n, k in shapes:
+        a, b = (rng.integers(-2, 3, shape).astype(dtype) for shape in ((m, k), (k, n)))
+        bias = rng.integers(-9, 9, n).astype(dtype)
+        expected = np.maximum(a.astype("f8") @ b.astype("f8") + bias, 0)
+        columns = np.ascontiguousarray(b.T)
+        options: dict[str, Any] = {"bias": bias, "activation": "relu"}
+        assert np.array_equal(cl.matmul(a, b, **options), expected), (m, n, k)
+        assert np.array_equal(cl.matmul(a, columns, transpose_b=True, **options), expected)
+        backwards = np.ascontiguousarray(b[:, ::-1])[:, ::-1]
+        assert np.array_equal(cl.matmul(a, backwards, **options), expected)
+
+
 def test_matmul_stacks_and_broadcasts() -> None:
     for left, right in [
         ((5, 4, 3), (5, 3, 6)),

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "gemm/gemm.hpp"
+#include "gemm/thin_product.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
@@ -13,6 +14,11 @@ namespace {
 
 /// Products of fewer operations do not repay a fork and a join.
 constexpr double kBriefFlops = 1e6;
+
+template <class T>
+GemmOperand<T> factor_of(const MatmulFactor& factor, std::int64_t offset) noexcept {
+  return {static_cast<const T*>(factor.data) + offset, factor.row_stride, factor.column_stride};
+}
 
 template <class T>
 void run_typed(const MatmulProblem& problem, int threads) {
@@ -35,8 +41,11 @@ void run_typed(const MatmulProblem& problem, int threads) {
     }
     return;
   }
-  const Gemm<T> gemm(m, n, k, machine, problem.flops() < kBriefFlops ? 1 : threads);
-  const Scratch workspace(gemm.workspace_bytes());
+  const int team = problem.flops() < kBriefFlops ? 1 : threads;
+  const ThinProduct<T> thin(m, n, k, machine, team);
+  const Gemm<T> gemm(m, n, k, machine, team);
+  const bool is_thin = thin.supports(factor_of<T>(problem.a, 0), factor_of<T>(problem.b, 0));
+  const Scratch workspace(is_thin ? thin.workspace_bytes() : gemm.workspace_bytes());
   for (std::int64_t i = 0; i < products; ++i) {
     std::int64_t a_offset = 0, b_offset = 0, rest = i;
     for (auto axis = problem.stack.rbegin(); axis != problem.stack.rend(); ++axis) {
@@ -44,11 +53,13 @@ void run_typed(const MatmulProblem& problem, int threads) {
       b_offset += rest % axis->extent * axis->b_stride;
       rest /= axis->extent;
     }
-    const GemmOperand<T> a{static_cast<const T*>(problem.a.data) + a_offset, problem.a.row_stride,
-                           problem.a.column_stride};
-    const GemmOperand<T> b{static_cast<const T*>(problem.b.data) + b_offset, problem.b.row_stride,
-                           problem.b.column_stride};
-    gemm.run(a, b, c + i * m * n, n, false, fused ? &epilogue : nullptr, workspace.data());
+    const GemmOperand<T> a = factor_of<T>(problem.a, a_offset);
+    const GemmOperand<T> b = factor_of<T>(problem.b, b_offset);
+    if (is_thin) {
+      thin.run(a, b, c + i * m * n, fused ? &epilogue : nullptr, workspace.data());
+    } else {
+      gemm.run(a, b, c + i * m * n, n, false, fused ? &epilogue : nullptr, workspace.data());
+    }
   }
 }
 

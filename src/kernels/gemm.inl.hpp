@@ -178,6 +178,70 @@ void gemm_rows_tile(int rows, int columns, std::int64_t k, const T* a, std::int6
                                                           c_row_stride, accumulate);
 }
 
+template <class T, int kRows, int kColumns>
+void dot_tile(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b,
+              std::int64_t b_column_stride, T* c, std::int64_t c_row_stride, bool accumulate) {
+  Vec<T> sum[kRows][kColumns] = {};
+  const auto add = [&](std::int64_t p, auto load_lanes_of) {
+    Vec<T> column[kColumns];
+    CONVOLITH_UNROLL(8)
+    for (int j = 0; j < kColumns; ++j) column[j] = load_lanes_of(b + j * b_column_stride + p);
+    CONVOLITH_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> row = load_lanes_of(a + r * a_row_stride + p);
+      CONVOLITH_UNROLL(8)
+      for (int j = 0; j < kColumns; ++j) sum[r][j] = multiply_add(row, column[j], sum[r][j]);
+    }
+  };
+  std::int64_t p = 0;
+  for (; p + kLanes<T> <= k; p += kLanes<T>) add(p, [](const T* at) { return load(at); });
+  if (p < k) {
+    const auto left = static_cast<int>(k - p);
+    add(p, [left](const T* at) { return load_partial(at, left); });
+  }
+  CONVOLITH_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) {
+    CONVOLITH_UNROLL(8)
+    for (int j = 0; j < kColumns; ++j) {
+      T& to = c[r * c_row_stride + j];
+      const T product = sum_of_lanes<T>(sum[r][j]);
+      to = accumulate ? to + product : product;
+    }
+  }
+}
+
+constexpr int kDotRows = 4;
+
+template <class T>
+struct DotProducts {
+  template <int kRows>
+  struct Rows {
+    static void run(std::int64_t columns, std::int64_t k, const T* a, std::int64_t a_row_stride,
+                    const T* b, std::int64_t b_column_stride, T* c, std::int64_t c_row_stride,
+                    bool accumulate) {
+      constexpr int kColumns = kRows == 1 ? 8 : kVectorBytes == 64 ? 4 : 2;
+      std::int64_t j = 0;
+      for (; j + kColumns <= columns; j += kColumns) {
+        dot_tile<T, kRows, kColumns>(k, a, a_row_stride, b + j * b_column_stride, b_column_stride,
+                                     c + j, c_row_stride, accumulate);
+      }
+      for (; j < columns; ++j) {
+        dot_tile<T, kRows, 1>(k, a, a_row_stride, b + j * b_column_stride, b_column_stride, c + j,
+                              c_row_stride, accumulate);
+      }
+    }
+  };
+};
+
+template <class T>
+void dot_products(int rows, std::int64_t columns, std::int64_t k, const T* a,
+                  std::int64_t a_row_stride, const T* b, std::int64_t b_column_stride, T* c,
+                  std::int64_t c_row_stride, bool accumulate) {
+  ForRows<DotProducts<T>::template Rows, kDotRows>::run(rows, columns, k, a, a_row_stride, b,
+                                                        b_column_stride, c, c_row_stride,
+                                                        accumulate);
+}
+
 /// Lanes are neighbours in the source: copies, row by row.
 template <class T>
 void pack_rows(int width, int valid, std::int64_t k, const T* source, std::int64_t k_stride,

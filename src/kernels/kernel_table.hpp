@@ -121,6 +121,13 @@ struct Kernels {
                             const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
                             bool accumulate);
 
+  /// c[r, j] (+)= sum of a[r * a_row_stride + p] * b[j * b_column_stride + p] over p < k: for
+  /// dot_rows rows at most and any number of columns, which are contiguous in c.
+  int dot_rows;
+  void (*dot_products)(int rows, std::int64_t columns, std::int64_t k, const T* a,
+                       std::int64_t a_row_stride, const T* b, std::int64_t b_column_stride, T* c,
+                       std::int64_t c_row_stride, bool accumulate);
+
   /// panel[p][i] = source[i * lane_stride + p * k_stride] for i < valid, 0 for valid <= i < width
   void (*pack_panel)(int width, int valid, std::int64_t k, const T* source,
                      std::int64_t lane_stride, std::int64_t k_stride, T* panel);
