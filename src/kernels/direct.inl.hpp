@@ -16,13 +16,8 @@ struct GatherChannelsLast {
                                        const Tap& tap) {
     RowPointers<T, kPixels> source(tile.source + tap.source, tile.source_pixel_stride);
     const T* weight = tile.weight + tap.weight;
-    // The next tile's pixels lie behind this one's; these are more streams than hardware
-    // prefetchers follow.
-    const T* next = tile.source + tap.source + kPixels * tile.source_pixel_stride;
     CONVOLITH_UNROLL(4)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
-      __builtin_prefetch(next);
-      next += kPixels;
       Vec<T> column[kVectors];
       CONVOLITH_UNROLL(2)
       for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
