@@ -42,6 +42,7 @@ StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int 
                         int tile_pixels, int column_unit, int panel_width)
     : problem_(problem),
       kernels_(kernels_for<T>(machine)),
+      l2_bytes_(machine.l2_bytes),
       threads_(threads),
       tile_pixels_(tile_pixels),
       column_unit_(column_unit),
@@ -120,6 +121,9 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
     ++block_rows_;
   }
   parts_ = choose_parts();
+  // What fits beside everything else into L2 is packed there sooner than it is fetched from another
+  // core's.
+  packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
 }
 
 /// The cut whose largest part is smallest. A pixel's strips, where they are packed, cost as much as
@@ -166,45 +170,47 @@ std::size_t StripGemm<T>::packed_bytes() const noexcept {
   return static_cast<std::size_t>(problem_.groups * panels_ * panel_elements_) * sizeof(T);
 }
 
-/// Panels [group][panel][phase][tap][reduced channel][lane].
+template <class T>
+std::size_t StripGemm<T>::unpacked_workspace_bytes() const noexcept {
+  if (!packs_for_itself_) return 0;
+  return workspace_bytes() +
+         packed_bytes() * static_cast<std::size_t>(std::min(threads_, parts_.count()));
+}
+
 template <class T>
 void StripGemm<T>::pack(const void* weight, void* packed) const noexcept {
+  parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
+    pack_panel(static_cast<const T*>(weight), index, static_cast<T*>(packed));
+  });
+}
+
+/// Panels [group][panel][phase][tap][reduced channel][lane].
+template <class T>
+void StripGemm<T>::pack_panel(const T* weight, std::int64_t index, T* packed) const noexcept {
   const std::int64_t taps = problem_.taps();
   const std::int64_t out_stride = taps * problem_.in_channels_per_group();
   const int width = panel_width_;
-  // Threads share the panels, or the reduced channels of few.
-  const int parts =
-      adjoint_ && problem_.groups * panels_ < threads_
-          ? static_cast<int>(std::min<std::int64_t>(threads_, reduced_))
-          : 1;
-  parallel_for(threads_, problem_.groups * panels_ * parts, [&](std::int64_t index, int) {
-    const Range reduced = Range::share(reduced_, static_cast<int>(index % parts), parts);
-    index /= parts;
-    const Range channels = panel_channels(index % panels_);
-    const auto valid = static_cast<int>(channels.end - channels.begin);
-    const T* from = static_cast<const T*>(weight) +
-                    index / panels_ * problem_.out_channels_per_group() * out_stride +
-                    channels.begin * (adjoint_ ? taps : out_stride);
-    T* panel = static_cast<T*>(packed) + index * panel_elements_;
-    if (!adjoint_) {
-      kernels_.pack_taps(width, valid, from, out_stride, reduced_, taps, places_.data(), panel);
-    } else if (taps == 1) {
-      if (places_[0] < 0) return;
-      kernels_.pack_panel(width, valid, reduced.end - reduced.begin,
-                          from + reduced.begin * out_stride, 1, out_stride,
-                          panel + reduced.begin * width);
-    } else {
-      // Reduced channels lie too far apart for hardware prefetchers.
-      constexpr std::int64_t kAhead = 2, kLine = kAlignment / sizeof(T);
-      for (std::int64_t c = reduced.begin; c < reduced.end; ++c) {
-        const T* at = from + c * out_stride;
-        for (std::int64_t i = 0; c + kAhead < reduced.end && i < valid * taps; i += kLine) {
-          __builtin_prefetch(at + kAhead * out_stride + i);
-        }
-        kernels_.pack_taps(width, valid, at, taps, 1, taps, places_.data(), panel + c * width);
-      }
+  const Range channels = panel_channels(index % panels_);
+  const auto valid = static_cast<int>(channels.end - channels.begin);
+  const T* from = weight + index / panels_ * problem_.out_channels_per_group() * out_stride +
+                  channels.begin * (adjoint_ ? taps : out_stride);
+  T* panel = packed + index * panel_elements_;
+  if (!adjoint_) {
+    kernels_.pack_taps(width, valid, from, out_stride, reduced_, taps, places_.data(), panel);
+    return;
+  }
+  if (taps == 1) {
+    if (places_[0] >= 0) kernels_.pack_panel(width, valid, reduced_, from, 1, out_stride, panel);
+    return;
+  }
+  // Reduced channels lie too far apart for hardware prefetchers.
+  constexpr std::int64_t kAhead = 2, kLine = kAlignment / sizeof(T);
+  for (std::int64_t c = 0; c < reduced_; ++c, from += out_stride, panel += width) {
+    for (std::int64_t i = 0; c + kAhead < reduced_ && i < valid * taps; i += kLine) {
+      __builtin_prefetch(from + kAhead * out_stride + i);
     }
-  });
+    kernels_.pack_taps(width, valid, from, taps, 1, taps, places_.data(), panel);
+  }
 }
 
 template <class T>
@@ -239,20 +245,41 @@ void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
                   BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
   parallel(std::min(threads_, parts_.count()), [&](int thread, int team) {
     auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
-    for (int part = thread; part < parts_.count(); part += team) run_part(call, part, scratch);
+    Call own = call;
+    if (packed == nullptr) {
+      T* panels = reinterpret_cast<T*>(static_cast<std::byte*>(workspace) + workspace_bytes() +
+                                       packed_bytes() * static_cast<std::size_t>(thread));
+      own.packed = panels;
+      for (int part = thread; part < parts_.count(); part += team) {
+        const PartRanges ranges = ranges_of(part);
+        for (std::int64_t group = ranges.groups.begin; group < ranges.groups.end; ++group) {
+          for (std::int64_t p = ranges.panels.begin; p < ranges.panels.end; ++p) {
+            pack_panel(static_cast<const T*>(arguments.weight), group * panels_ + p, panels);
+          }
+        }
+      }
+    }
+    for (int part = thread; part < parts_.count(); part += team) run_part(own, part, scratch);
   });
 }
 
 template <class T>
-void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
-  const Range panels = Range::share(panels_, part % parts_.panels, parts_.panels);
+typename StripGemm<T>::PartRanges StripGemm<T>::ranges_of(int part) const noexcept {
+  PartRanges ranges{};
+  ranges.panels = Range::share(panels_, part % parts_.panels, parts_.panels);
   part /= parts_.panels;
-  const Range columns = Range::share(divide_up(destinations_[2], column_unit_),
-                                     part % parts_.columns, parts_.columns);
+  ranges.columns = Range::share(divide_up(destinations_[2], column_unit_), part % parts_.columns,
+                                parts_.columns);
   part /= parts_.columns;
-  const Range rows = Range::share(problem_.batch * destinations_[0] * destinations_[1],
-                                  part % parts_.rows, parts_.rows);
-  const Range groups = Range::share(problem_.groups, part / parts_.rows, parts_.groups);
+  ranges.rows = Range::share(problem_.batch * destinations_[0] * destinations_[1],
+                             part % parts_.rows, parts_.rows);
+  ranges.groups = Range::share(problem_.groups, part / parts_.rows, parts_.groups);
+  return ranges;
+}
+
+template <class T>
+void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
+  const auto [groups, rows, columns, panels] = ranges_of(part);
   const std::int64_t column_end = std::min(destinations_[2], columns.end * column_unit_);
   T* strips = in_place_ ? nullptr : reinterpret_cast<T*>(scratch);
   std::byte* extra = scratch + thread_bytes() - extra_bytes();

@@ -47,6 +47,7 @@ class StripGemm : public Execution {
  public:
   std::size_t workspace_bytes() const noexcept final;
   std::size_t packed_bytes() const noexcept final;
+  std::size_t unpacked_workspace_bytes() const noexcept final;
   void pack(const void* weight, void* packed) const noexcept final;
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept final;
@@ -116,6 +117,8 @@ class StripGemm : public Execution {
 
   ConvProblem problem_;
   const Kernels<T>& kernels_;
+  std::size_t l2_bytes_;
+  bool packs_for_itself_ = false;  ///< each thread, weights that are not packed
   int threads_;
   int tile_pixels_, column_unit_, panel_width_;
   bool adjoint_, channels_last_;
@@ -138,7 +141,13 @@ class StripGemm : public Execution {
     int count() const noexcept { return groups * rows * columns * panels; }
   };
 
+  struct PartRanges {
+    Range groups, rows, columns, panels;  ///< columns in units
+  };
+
   void flatten();
+  PartRanges ranges_of(int part) const noexcept;
+  void pack_panel(const T* weight, std::int64_t index, T* packed) const noexcept;
   Parts choose_parts() const noexcept;
   std::size_t thread_bytes() const noexcept;
   std::int64_t strip_rows() const noexcept { return axes_[1].length(block_rows_); }
