@@ -1,4 +1,4 @@
-"""Backward-input of stride 2 in groups of few channels, whose outputs are computed four at a time."""
+"""Backward-input of stride 2 in groups of few channels, which computes four outputs together."""
 
 from __future__ import annotations
 

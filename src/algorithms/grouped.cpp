@@ -2,7 +2,8 @@
 // channels_last the lanes are the channels of several groups, over which every input channel is
 // spread; in channels_first they are pixels, and a group is packed with its padding into L1.
 //
-// Backward-input is a forward with transposed weights for each residue of the stride.
+// Backward-input is a forward with transposed weights for each residue of the stride; of stride 2,
+// kernels of its own mostly do all residues together.
 
 #include <algorithm>
 #include <vector>
