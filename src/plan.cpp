@@ -176,7 +176,8 @@ Plan Plan::with_weights(const void* weight) const {
 void Plan::run(const ConvArguments& arguments) const {
   // An empty batch has an empty result; the gradient of its weights is zero all the same.
   if (problem_.batch == 0 && problem_.direction != Direction::backward_weight) return;
-  if (const std::size_t unpacked = execution_->unpacked_workspace_bytes(); unpacked > 0 && !packed()) {
+  if (const std::size_t unpacked = execution_->unpacked_workspace_bytes();
+      unpacked > 0 && !packed()) {
     Scratch scratch(unpacked);
     execution_->run(arguments, nullptr, scratch.data());
     return;

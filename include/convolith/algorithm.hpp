@@ -67,7 +67,8 @@ class Execution {
   /// as it goes than to have them packed before; else 0. The result is the same, bit for bit.
   virtual std::size_t unpacked_workspace_bytes() const noexcept { return 0; }
 
-  /// `packed` is what pack() made, or null: then the workspace is of unpacked_workspace_bytes(). `workspace` is aligned to kAlignment, its content arbitrary.
+  /// `packed` is what pack() made, or null: then the workspace is of unpacked_workspace_bytes().
+  /// `workspace` is aligned to kAlignment, its content arbitrary.
   virtual void run(const ConvArguments& arguments, const void* packed,
                    void* workspace) const noexcept = 0;
 };

@@ -2,8 +2,8 @@
 // counts. Lanes are channels in channels_last, which reads the pixels where they lie; and pixels
 // in channels_first, which packs a few rows of a channel with their padding into L1.
 //
-// Backward-input is a forward for each residue of the stride; of stride 2, kernels of its own mostly
-// do all residues together.
+// Backward-input is a forward for each residue of the stride; of stride 2, kernels of its own
+// mostly do all residues together.
 
 #include <algorithm>
 #include <vector>

@@ -33,7 +33,8 @@ struct StrideTwoBlock {
           CONVOLITH_UNROLL(2)
           for (int c = 0; c < 2; ++c) {
             if (kTaps.tap[c][j] < 0) continue;
-            const Vec<T> w = load(weight + (kTaps.tap[r][row] * kKernel + kTaps.tap[c][j]) * kLanes<T>);
+            const Vec<T> w =
+                load(weight + (kTaps.tap[r][row] * kKernel + kTaps.tap[c][j]) * kLanes<T>);
             CONVOLITH_UNROLL(8)
             for (int p = 0; p < kPairs; ++p) {
               sum[r][c][p] = multiply_add(x[j + p], w, sum[r][c][p]);
@@ -112,15 +113,14 @@ struct StrideTwoBlock {
     }
   };
 
-  static void run(const StrideTwoBlocks<T>& b) {
-    ForRows<Pairs, kStrideTwoPairs>::run(b.pairs, b);
-  }
+  static void run(const StrideTwoBlocks<T>& b) { ForRows<Pairs, kStrideTwoPairs>::run(b.pairs, b); }
 };
 
 template <class T>
 void stride_two_blocks(const StrideTwoBlocks<T>& b, int kernel, bool odd) {
   if (b.group_channels > 1) {
-    return odd ? StrideTwoBlock<T, 3, true, true>::run(b) : StrideTwoBlock<T, 3, false, true>::run(b);
+    return odd ? StrideTwoBlock<T, 3, true, true>::run(b)
+               : StrideTwoBlock<T, 3, false, true>::run(b);
   }
   switch (kernel) {
     case 3:
@@ -228,8 +228,7 @@ struct StrideTwoPlanes {
         const bool inside = row >= 0 && row + kHigh <= p.source_rows;
         for (std::int64_t column = 0; 2 * column < p.output_columns; column += kLanes<T>) {
           const std::int64_t first = p.first_column + column;
-          if (inside && first >= 0 &&
-              first + kLanes<T> + kTaps.sources - 1 <= p.source_columns) {
+          if (inside && first >= 0 && first + kLanes<T> + kTaps.sources - 1 <= p.source_columns) {
             tile<true>(p, pair, column);
           } else {
             tile<false>(p, pair, column);
@@ -261,7 +260,8 @@ void stride_two_plane(const StrideTwoPlane<T>& p, int kernel, bool odd) {
   switch (kernel) {
     case 3: return odd ? StrideTwoPlanes<T, 3, true>::run(p) : StrideTwoPlanes<T, 3, false>::run(p);
     case 5: return odd ? StrideTwoPlanes<T, 5, true>::run(p) : StrideTwoPlanes<T, 5, false>::run(p);
-    default: return odd ? StrideTwoPlanes<T, 7, true>::run(p) : StrideTwoPlanes<T, 7, false>::run(p);
+    default:
+      return odd ? StrideTwoPlanes<T, 7, true>::run(p) : StrideTwoPlanes<T, 7, false>::run(p);
   }
 }
 

@@ -46,12 +46,12 @@ struct StrideTwoBlocks {
   int pairs;                      ///< of columns, in a block
   std::int64_t blocks;
   std::int64_t group_channels;
-  std::int64_t channels;          ///< one vector at least; the last vector overlaps the one before
-  const T* weight;                ///< [vector][channel of the group][tap][lane]
-  const T* bias;                  ///< null: none
+  std::int64_t channels;  ///< one vector at least; the last vector overlaps the one before
+  const T* weight;        ///< [vector][channel of the group][tap][lane]
+  const T* bias;          ///< null: none
   T* output;
   std::int64_t output_row_stride, output_column_stride;
-  int rows, last_columns;         ///< outputs of the pair of rows, and of the last pair of columns
+  int rows, last_columns;  ///< outputs of the pair of rows, and of the last pair of columns
   std::int64_t vector_begin, vector_end;
   SumStore<T> store;
 };
@@ -65,17 +65,17 @@ struct StrideTwoPlane {
   std::int64_t first_row, first_column;  ///< first sources of pair 0
   std::int64_t pair_begin, pair_end;     ///< of rows
   std::int64_t group_channels;
-  int channels;       ///< of the output
-  const T* weight;    ///< [channel of the group][tap][channel of the output]
-  const T* bias;      ///< null: none
-  T* output;          ///< of the first of the channels
+  int channels;     ///< of the output
+  const T* weight;  ///< [channel of the group][tap][channel of the output]
+  const T* bias;    ///< null: none
+  T* output;        ///< of the first of the channels
   std::int64_t output_channel_stride;
   std::int64_t output_rows, output_columns;
   SumStore<T> store;
 };
 
-/// Part of the grouped kernels. They are of 3 x 3, and of 5 x 5 and 7 x 7 for groups of one channel;
-/// `odd`: so is the padding in front of both axes.
+/// Part of the grouped kernels. They are of 3 x 3, and of 5 x 5 and 7 x 7 for groups of one
+/// channel; `odd`: so is the padding in front of both axes.
 template <class T>
 struct StrideTwoKernels {
   int block_pairs;     ///< most of a block

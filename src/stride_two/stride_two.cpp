@@ -77,9 +77,9 @@ class StrideTwo : public Execution {
 template <class T>
 class StrideTwoChannelsLast final : public StrideTwo<T> {
   using Base = StrideTwo<T>;
-  using typename Base::Call;
   using Base::channels_, Base::columns_, Base::group_, Base::kernel_, Base::kernels_, Base::odd_,
       Base::problem_, Base::rows_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
+  using typename Base::Call;
 
  public:
   StrideTwoChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
@@ -97,15 +97,16 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
       }
     };
     const std::int64_t begin = std::clamp<std::int64_t>(-columns_.first, 0, columns_.pairs);
-    const std::int64_t end = std::clamp(columns_.sources - columns_.taken + 1 - columns_.first,
-                                        begin, columns_.pairs);
+    const std::int64_t end =
+        std::clamp(columns_.sources - columns_.taken + 1 - columns_.first, begin, columns_.pairs);
     cut(0, begin, false);
     cut(begin, end, true);
     cut(end, columns_.pairs, false);
     // Threads share the rows, or the vectors where rows are few.
     const std::int64_t units = problem.batch * rows_.pairs;
     std::int64_t best = -1;
-    for (int parts = 1; parts <= std::min<std::int64_t>(threads, channels_ / table_.lanes); ++parts) {
+    for (int parts = 1; parts <= std::min<std::int64_t>(threads, channels_ / table_.lanes);
+         ++parts) {
       const std::int64_t cost = divide_up(units, threads / parts) * divide_up(vectors_, parts);
       if (best < 0 || cost < best) {
         best = cost;
@@ -214,7 +215,8 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
       b.pairs = blocks.pairs;
       b.blocks = blocks.blocks;
       const std::int64_t end = blocks.first + blocks.blocks * blocks.pairs;
-      b.last_columns = static_cast<int>(std::min<std::int64_t>(2, columns_.outputs - 2 * (end - 1)));
+      b.last_columns =
+          static_cast<int>(std::min<std::int64_t>(2, columns_.outputs - 2 * (end - 1)));
       const T** pixel = pixels;
       for (int i = 0; i < rows_.taken; ++i) {
         const std::int64_t row = pair + rows_.first + i;
@@ -255,9 +257,9 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
 template <class T>
 class StrideTwoChannelsFirst final : public StrideTwo<T> {
   using Base = StrideTwo<T>;
-  using typename Base::Call;
   using Base::channels_, Base::columns_, Base::group_, Base::kernel_, Base::kernels_, Base::odd_,
       Base::problem_, Base::rows_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
+  using typename Base::Call;
 
  public:
   StrideTwoChannelsFirst(const ConvProblem& problem, const Machine& machine, int threads)
@@ -294,8 +296,7 @@ class StrideTwoChannelsFirst final : public StrideTwo<T> {
     const Call call = this->bind(arguments, packed);
     const std::int64_t units = problem_.batch * problem_.groups * group_blocks_ * pieces_;
     parallel_for(threads_, units, [&](std::int64_t unit, int) {
-      const Range pairs =
-          Range::share(rows_.pairs, static_cast<int>(unit % pieces_), pieces_);
+      const Range pairs = Range::share(rows_.pairs, static_cast<int>(unit % pieces_), pieces_);
       unit /= pieces_;
       run_plane(call, unit / group_blocks_ / problem_.groups,
                 unit / group_blocks_ % problem_.groups, unit % group_blocks_, pairs);
@@ -366,8 +367,8 @@ bool is_stride_two(const ConvProblem& problem, const Machine& machine) noexcept 
   return lanes % group == 0 && problem.in_channels >= lanes;
 }
 
-std::unique_ptr<const Execution> make_stride_two(const ConvProblem& problem,
-                                                 const Machine& machine, int threads) {
+std::unique_ptr<const Execution> make_stride_two(const ConvProblem& problem, const Machine& machine,
+                                                 int threads) {
   if (problem.layout == Layout::channels_last) {
     return make_typed<StrideTwoChannelsLast>(problem, machine, threads);
   }

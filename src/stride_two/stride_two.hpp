@@ -10,7 +10,7 @@ namespace convolith {
 /// and groups of few channels, as many out as in.
 bool is_stride_two(const ConvProblem& problem, const Machine& machine) noexcept;
 
-std::unique_ptr<const Execution> make_stride_two(const ConvProblem& problem,
-                                                 const Machine& machine, int threads);
+std::unique_ptr<const Execution> make_stride_two(const ConvProblem& problem, const Machine& machine,
+                                                 int threads);
 
 }  // namespace convolith

@@ -128,7 +128,8 @@ class WinogradExecution final : public Execution {
           const Range tiles = block(unit % blocks_);
           transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
           for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
-            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources, scratch);
+            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources,
+                     scratch);
             transform_products(call, unit / blocks_, panels, tiles, scratch);
           }
         }
@@ -169,7 +170,7 @@ class WinogradExecution final : public Execution {
     Maps<const T> source;
     Maps<T> output;
     BoundEpilogue<T> epilogue;
-    const T* packed;      ///< null: weights are transformed as they are wanted
+    const T* packed;  ///< null: weights are transformed as they are wanted
     const T* weight;
     const T* bias;        ///< added by the transform of the products, as are the limits
     T least, greatest;
@@ -225,9 +226,9 @@ class WinogradExecution final : public Execution {
   std::size_t thread_bytes(bool packed) const noexcept {
     return aligned_bytes<T>(shared_ ? 0 : source_stride_ * frequencies_) +
            aligned_bytes<T>(product_stride_ * frequencies_) +
-           aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) + aligned_bytes<T>(tap_row_) +
-           aligned_bytes<T>(strip_elements_) + aligned_bytes<T>(output_strip_elements_) +
-           aligned_bytes<const T*>(frequencies_);
+           aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) +
+           aligned_bytes<T>(tap_row_) + aligned_bytes<T>(strip_elements_) +
+           aligned_bytes<T>(output_strip_elements_) + aligned_bytes<const T*>(frequencies_);
   }
 
   /// Frequencies lie an odd number of cache lines apart, so that they fall into different sets.
@@ -247,14 +248,14 @@ class WinogradExecution final : public Execution {
     const std::int64_t weights =
         frequencies_ * terms_ * panels_ * kernels_.tile_columns;
     const std::int64_t private_blocks = divide_up(tiles_, rows);
-    shared_ = private_blocks * problem_.groups < threads_ ||
-              (few_tiles_ && problem_.groups == 1) ||
+    shared_ = private_blocks * problem_.groups < threads_ || (few_tiles_ && problem_.groups == 1) ||
               weights > static_cast<std::int64_t>(kMostSharedBytes / sizeof(T));
     if (shared_) {
       block_tiles_ = std::min(2 * rows, fitting(kMostSharedBytes, frequencies_ * row_));
       blocks_ = divide_up(tiles_, block_tiles_);
     } else {
-      block_tiles_ = std::min(few_tiles_ ? 2 * rows : rows, fitting(2 * machine.l2_bytes, frequencies_ * row_));
+      block_tiles_ = std::min(few_tiles_ ? 2 * rows : rows,
+                              fitting(2 * machine.l2_bytes, frequencies_ * row_));
       blocks_ = divide_up(tiles_, block_tiles_);
       if (problem_.groups % threads_ != 0) {
         blocks_ = std::min(tiles_, round_up(blocks_, threads_));
@@ -336,8 +337,8 @@ class WinogradExecution final : public Execution {
                               taps, 1, buffer + i * taps * columns);
         }
       } else {
-        kernels_.pack_panel(static_cast<int>(columns), valid, part.channels * taps,
-                            from + c * taps, out_stride, 1, buffer);
+        kernels_.pack_panel(static_cast<int>(columns), valid, part.channels * taps, from + c * taps,
+                            out_stride, 1, buffer);
       }
       for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
         const auto at = reduced_tap(tap);
@@ -606,8 +607,8 @@ class WinogradExecution final : public Execution {
 
   // ---- products ----------------------------------------------------------------------------
 
-  void multiply(const Call& call, std::int64_t group, std::int64_t panel_group,
-                std::int64_t count, const T* sources, const Scratch& scratch) const noexcept {
+  void multiply(const Call& call, std::int64_t group, std::int64_t panel_group, std::int64_t count,
+                const T* sources, const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     const std::int64_t first_panel = panel_group * group_panels_;
     const std::int64_t panels = std::min(group_panels_, panels_ - first_panel);
@@ -625,8 +626,8 @@ class WinogradExecution final : public Execution {
       }
       return;
     }
-    const T* weights =
-        call.packed + (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+    const T* weights = call.packed +
+                       (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
     for (std::int64_t f = 0; f < frequencies_; ++f) {
       for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
         const Range terms{term, std::min(terms_, term + term_chunk_)};
@@ -645,8 +646,8 @@ class WinogradExecution final : public Execution {
                       T* products) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
-    const auto valid = static_cast<int>(
-        std::min(columns, geometry_.produced - (first_panel + panel) * columns));
+    const auto valid =
+        static_cast<int>(std::min(columns, geometry_.produced - (first_panel + panel) * columns));
     for (int tile = 0; tile < row_tiles; ++tile) {
       const Range rows = Range::share(count, tile, row_tiles);
       kernels_.gemm_rows_tile(

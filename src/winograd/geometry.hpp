@@ -60,7 +60,8 @@ struct WinogradGeometry {
     return axes[0].tiles() * axes[1].tiles() * axes[2].tiles();
   }
 
-  /// Whether the tiles of a batch make one block, so that a run reads every transformed weight once.
+  /// Whether the tiles of a batch make one block, so that a run reads every transformed weight
+  /// once.
   bool few_tiles(std::int64_t batch, int tile_rows) const noexcept {
     return reduced_taps == 1 && batch * tiles() <= 8 * tile_rows;
   }

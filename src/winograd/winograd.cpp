@@ -105,8 +105,8 @@ double Winograd::packing_cost(const ConvProblem& problem, const Machine& machine
   const WinogradGeometry geometry = *WinogradGeometry::make(problem, outputs_, nullptr);
   const bool wide = problem.dtype == DType::float64;
   const int lanes = lanes_of(problem.dtype, machine);
-  const int tile_rows =
-      wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
+  const int tile_rows = wide ? machine.kernels->float64.tile_rows
+                             : machine.kernels->float32.tile_rows;
   const std::int64_t elements = problem.groups * geometry.frequencies() * geometry.reduced_taps *
                                 geometry.reduced * round_up(geometry.produced, 2 * lanes);
   // Transposed, transformed and stored; then written to memory, unless it is used at once.

@@ -12,12 +12,13 @@ constexpr GroupedKernels<T> grouped_kernels = {
     .channel_block = kGroupedChannelBlock,
     .blocks = grouped_blocks<T>,
     .rows = grouped_rows<T>,
-    .stride_two = {
-        .block_pairs = kStrideTwoPairs,
-        .plane_channels = kStrideTwoChannels,
-        .blocks = stride_two_blocks<T>,
-        .plane = stride_two_plane<T>,
-    },
+    .stride_two =
+        {
+            .block_pairs = kStrideTwoPairs,
+            .plane_channels = kStrideTwoChannels,
+            .blocks = stride_two_blocks<T>,
+            .plane = stride_two_plane<T>,
+        },
 };
 
 }  // namespace
