@@ -97,6 +97,12 @@ void check_sizes(const ConvProblem& p) {
   checked_product({p.out_channels, p.in_channels_per_group(), w[0].kernel, w[1].kernel,
                    w[2].kernel, bytes},
                   "size of weight in bytes");
+  const auto padded = [](const Window& window) {
+    return window.input + window.before + window.after;
+  };
+  // What is read lies in the padded x.
+  checked_product({p.in_channels, padded(w[0]), padded(w[1]), padded(w[2]), bytes},
+                  "size of the padded x in bytes");
   // The im2col matrix of one sample is the largest array that any algorithm addresses.
   checked_product({p.in_channels, w[0].kernel, w[1].kernel, w[2].kernel, w[0].output,
                    w[1].output, w[2].output, bytes},

@@ -79,6 +79,12 @@ Window make_window(const WindowSpec& spec, int axis, Rounding rounding) {
   const std::int64_t padded =
       checked_add(checked_add(spec.input, window.before, "input + padding"), window.after,
                   "input + padding");
+  // Beyond the padded input every stride, and of a single tap every dilation, is as good as any
+  // other; these multiply without overflow.
+  const std::int64_t farthest = std::max<std::int64_t>(padded, INT32_MAX);
+  window.stride = std::min(spec.stride, farthest);
+  if (spec.kernel == 1) window.dilation = std::min(spec.dilation, farthest);
+
   // In ceil mode the formula rules even where the window outgrows the input.
   if (effective > padded && rounding == Rounding::floor) {
     std::string kernel = "kernel " + std::to_string(spec.kernel);
@@ -94,10 +100,10 @@ Window make_window(const WindowSpec& spec, int axis, Rounding rounding) {
     window.output = window.fitting_windows();
   } else {
     // ceil(slack / s) + 1, less the last window if it would begin beyond n + before
-    window.output = (slack >= 0 ? (slack + spec.stride - 1) / spec.stride
-                                : -((-slack) / spec.stride)) + 1;
+    window.output = (slack >= 0 ? (slack + window.stride - 1) / window.stride
+                                : -((-slack) / window.stride)) + 1;
     if (window.output > 0 &&
-        (window.output - 1) * spec.stride >= spec.input + window.before) {
+        (window.output - 1) * window.stride >= spec.input + window.before) {
       --window.output;
     }
     if (window.output < 1) {

@@ -546,3 +546,27 @@ def test_samples_may_lie_in_the_same_memory(name: str) -> None:
         for chosen in itertools.product(*zip(views, whole, strict=True)):
             np.testing.assert_array_equal(plan.execute(*chosen, *rest), expected, describe(p, plan))
     assert served
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv2d n2 c4 i6x5 k4 f3x3 s{far}",
+        "conv2d n2 c4 i6x5 k4 f3x2 s1x{far} d1x2 g2 p1x1:3 channels_last",
+        "conv3d c2 i4x6x5 k2 f1x2x3 s3x1x{far} d{far}x1x1 g2",
+        "conv2d n2 c3 i7x6 k3 f3x3 s{far} g3 replicate p1",
+    ],
+)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_stride_past_the_input_is_as_good_as_any(text: str, direction: str) -> None:
+    far, near = (parse(f"{text.format(far=n)} {direction}") for n in (2**63 - 1, 100))
+    a = operands(near, np.random.default_rng(4))
+    for record in _core.algorithms(near):
+        if record["supported"]:
+            expected = run(_core.Plan(near, record["name"]), a)
+            assert np.array_equal(run(_core.Plan(far, record["name"]), a), expected)
+
+
+def test_padding_past_64_bits_is_refused() -> None:
+    with pytest.raises(OverflowError, match="size of the padded x in bytes"):
+        parse(f"conv2d c3 i9x9 k1 f1x3 s{2**61} p{2**61}")
