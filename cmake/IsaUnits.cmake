@@ -2,6 +2,11 @@
 # convolith::NAME, and fails the build if an object defines a weak symbol: the linker could keep
 # that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
 option(CONVOLITH_CHECK_ISA_SYMBOLS "Fail on weak symbols in ISA units" ON)
+if(CONVOLITH_SANITIZE)
+  set(CONVOLITH_KERNEL_OPTIMIZATION -O1)  # the checks in unrolled kernels take -O3 an hour
+else()
+  set(CONVOLITH_KERNEL_OPTIMIZATION -O3)
+endif()
 
 function(add_isa_unit name)
   if(CONVOLITH_ISAS AND NOT name IN_LIST CONVOLITH_ISAS)
@@ -13,7 +18,8 @@ function(add_isa_unit name)
   target_link_libraries(${target} PRIVATE convolith_options)
   target_compile_definitions(${target} PRIVATE CONVOLITH_ISA_NAMESPACE=${name}
                                                CONVOLITH_ISA_STRING="${name}")
-  target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast ${ARGN})
+  target_compile_options(${target} PRIVATE ${CONVOLITH_KERNEL_OPTIMIZATION} -ffp-contract=fast
+                                           ${ARGN})
   set(objects ${CONVOLITH_ISA_OBJECTS} $<TARGET_OBJECTS:${target}>)
   if(CONVOLITH_CHECK_ISA_SYMBOLS AND CMAKE_NM)
     set(stamp ${CMAKE_CURRENT_BINARY_DIR}/${target}.symbols)

@@ -66,7 +66,8 @@ const HandlerSwitch& handlers() {
 
 }  // namespace
 
-AlignedArrays::AlignedArrays() : context_(py::reinterpret_steal<py::object>(PyContext_CopyCurrent())) {
+AlignedArrays::AlignedArrays()
+    : context_(py::reinterpret_steal<py::object>(PyContext_CopyCurrent())) {
   if (!context_) throw py::error_already_set();
   const HandlerSwitch& handler_switch = handlers();
   PyContext_Enter(context_.ptr());

@@ -33,6 +33,7 @@ Header* header_of(void* data) noexcept { return static_cast<Header*>(data) - 1; 
 std::size_t block_bytes(std::size_t bytes) noexcept {
   if (bytes > SIZE_MAX / 2) return 0;
   bytes += sizeof(Header);
+  if (!kKeepsBlocks) return bytes;
   const std::size_t unit = bytes < kShortest ? kAlignment : kPage;
   return (bytes + unit - 1) / unit * unit;
 }
@@ -47,7 +48,7 @@ void* allocate(std::size_t bytes) noexcept {
 void* BlockCache::take(std::size_t bytes) noexcept {
   const std::size_t block = block_bytes(bytes);
   if (block == 0) return nullptr;
-  if (block < kShortest) return allocate(block);
+  if (!kKeepsBlocks || block < kShortest) return allocate(block);
   const std::lock_guard lock(mutex_);
   void* data = take_kept(block);
   if (data == nullptr) data = allocate(block);
@@ -95,7 +96,7 @@ void BlockCache::shrink(std::size_t most) noexcept {
 void BlockCache::give(void* data) noexcept {
   if (data == nullptr) return;
   const std::size_t bytes = header_of(data)->bytes;
-  if (bytes < kShortest) {
+  if (!kKeepsBlocks || bytes < kShortest) {
     std::free(header_of(data));
     return;
   }

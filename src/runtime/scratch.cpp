@@ -17,7 +17,7 @@ std::atomic<bool> poison{false};
 
 /// Whole huge pages, from half of one on.
 void* allocate(std::size_t bytes) {
-  const std::size_t unit = bytes >= kHugePage / 2 ? kHugePage : kAlignment;
+  const std::size_t unit = !kKeepsBlocks ? 1 : bytes >= kHugePage / 2 ? kHugePage : kAlignment;
   const std::size_t rounded = (bytes + unit - 1) / unit * unit;
   if (rounded < bytes) throw std::bad_alloc();
   void* data = allocate_pages(rounded, kHugePage);
@@ -67,7 +67,7 @@ Scratch::Scratch(std::size_t bytes) {
 Scratch::~Scratch() {
   if (from_arena_) {
     arena.taken = false;
-    if (arena.bytes > kKeptBytes) arena.release();
+    if (!kKeepsBlocks || arena.bytes > kKeptBytes) arena.release();
   } else {
     std::free(data_);
   }

@@ -7,6 +7,11 @@
 
 #include "convolith/error.hpp"
 
+#if defined(__SANITIZE_THREAD__)
+#include <thread>
+#include <vector>
+#endif
+
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -77,6 +82,28 @@ const char* openmp_runtime() noexcept {
 
 namespace detail {
 
+#if defined(__SANITIZE_THREAD__)
+/// ThreadSanitizer does not see how threads of an OpenMP runtime wait for one another; plain ones
+/// it knows.
+void run_parallel(int threads, ThreadBody body, const void* closure) noexcept {
+  thread_local bool in_team = false;
+  if (threads <= 1 || in_team) {
+    body(closure, 0, 1);
+    return;
+  }
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) {
+    others.emplace_back([=] {
+      in_team = true;
+      body(closure, thread, threads);
+    });
+  }
+  in_team = true;
+  body(closure, 0, threads);
+  in_team = false;
+  for (std::thread& other : others) other.join();
+}
+#else
 void run_parallel(int threads, ThreadBody body, const void* closure) noexcept {
 #if defined(_OPENMP)
   if (threads > 1 && !forked_child.load(std::memory_order_relaxed) && !omp_in_parallel()) {
@@ -89,6 +116,7 @@ void run_parallel(int threads, ThreadBody body, const void* closure) noexcept {
 #endif
   body(closure, 0, 1);
 }
+#endif
 
 }  // namespace detail
 }  // namespace convolith
