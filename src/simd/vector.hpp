@@ -103,9 +103,19 @@ CONVOLITH_INLINE void keep(V& v) {
 #endif
 }
 
+/// Masked loads and stores escape the sanitizers, which are shown their elements instead.
+template <class T>
+CONVOLITH_INLINE void show_elements([[maybe_unused]] const T* p, [[maybe_unused]] int begin,
+                                    [[maybe_unused]] int end) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  for (int i = begin; i < end; ++i) static_cast<void>(static_cast<const volatile T*>(p)[i]);
+#endif
+}
+
 /// The first `count` lanes from memory, zeros behind; nothing beyond p + count is touched.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_partial(const T* p, int count) {
+  show_elements(p, 0, count);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
@@ -129,6 +139,7 @@ CONVOLITH_INLINE Vec<T> load_partial(const T* p, int count) {
 
 template <class T>
 CONVOLITH_INLINE void store_partial(T* p, Vec<T> v, int count) {
+  show_elements(p, 0, count);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
@@ -152,6 +163,7 @@ CONVOLITH_INLINE void store_partial(T* p, Vec<T> v, int count) {
 /// touched, so p itself may lie outside an array.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_between(const T* p, int begin, int end, Vec<T> fill) {
+  show_elements(p, begin, end);
 #if defined(__AVX512F__)
   const unsigned lanes = ((1u << end) - 1) & ~((1u << begin) - 1);
   if constexpr (sizeof(T) == 4) {
