@@ -9,6 +9,7 @@
 
 #include "convolith/error.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/floating_point.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 
@@ -146,6 +147,7 @@ Plan::Plan(const ConvProblem& problem, const PlanOptions& options)
       options_(options),
       threads_(resolve_threads(options.threads)),
       brief_(is_brief(problem)) {
+  const DefaultFloatingPoint mode;
   const Machine machine = machine_for(options);
   isa_ = machine.kernels->isa;
   std::vector<Candidate> ranked = supported(problem, options, machine);

@@ -1,5 +1,7 @@
 #include "bindings/call.hpp"
 
+#include "bindings/unlocked.hpp"
+
 namespace py = pybind11;
 
 namespace convolith {
@@ -75,9 +77,10 @@ Call::Call(const ConvProblem& problem, const ProblemShapes& shapes, bool packed,
 
 py::array Call::run(const Plan& plan) {
   if (plan.brief()) {
+    const DefaultFloatingPoint mode;
     plan.run(arguments_);  // ends sooner than another thread could take the interpreter over
   } else {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     plan.run(arguments_);
   }
   return output_->finish();

@@ -7,6 +7,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/call.hpp"
 #include "bindings/plan_cache.hpp"
+#include "bindings/unlocked.hpp"
 #include "convolith/plan.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
@@ -131,7 +132,7 @@ py::object pack(const PlanObject& plan, py::handle weight) {
   require_shape(array, plan->shapes.weight, "weight");
   const py::array source = contiguous(array);
   return plan_object([&] {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return ArrayPlan(plan->plan.with_weights(source.data()));
   });
 }
@@ -146,10 +147,11 @@ py::array channel_sums(py::handle maps, int nd, const std::string& data_format,
   const InputMaps input = input_maps(array, layout, nd);
   Output output(py::none(), {&shape.channels, 1}, dtype_of(array));
   void* sums = output.data();
+  const DType dtype = dtype_of(array);
   const int team = resolve_threads(threads);
   {
-    const py::gil_scoped_release unlocked;
-    sum_over_batch_and_pixels(dtype_of(array), layout, input.view, shape.batch, shape.channels,
+    const Unlocked unlocked;
+    sum_over_batch_and_pixels(dtype, layout, input.view, shape.batch, shape.channels,
                               pixels, sums, team);
   }
   return output.finish();

@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/unlocked.hpp"
 #include "convolith/pooling.hpp"
 #include "runtime/threads.hpp"
 
@@ -170,7 +171,7 @@ py::object run_pool(const PoolProblem& problem, py::handle x_object, py::handle 
     arguments.indices = input_maps(indices, layout, nd).view;
   }
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     pool(problem, arguments, {resolve_threads(threads), isa});
   }
   if (return_indices) return py::make_tuple(y.finish(), indices);
@@ -194,7 +195,7 @@ py::array run_pool_backward(const PoolProblem& problem, py::handle dy_object, py
   const TensorView dx_view = dx.maps(layout, nd);
   const int team = resolve_threads(threads);
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     if (indices.view.data != nullptr) {
       pool_backward_indices(problem, dy.view, indices.view, dx_view, team);
     } else {
@@ -216,7 +217,7 @@ py::array run_unpool(const UnpoolProblem& problem, py::handle x_object, py::hand
   Output y(py::none(), unpool_shape(problem, problem.unpooled, unbatched), problem.dtype, {});
   const TensorView y_view = y.maps(layout, nd);
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     unpool(problem, x.view, indices.view, y_view, resolve_threads(threads));
   }
   return y.finish();
@@ -236,7 +237,7 @@ py::array run_unpool_backward(const UnpoolProblem& problem, py::handle dy_object
   Output dx(py::none(), x_extents, problem.dtype, {});
   const TensorView dx_view = dx.maps(layout, nd);
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     unpool_backward(problem, dy.view, indices.view, dx_view, resolve_threads(threads));
   }
   return dx.finish();

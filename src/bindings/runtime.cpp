@@ -6,6 +6,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/unlocked.hpp"
 #include "gemm/gemm.hpp"
 #include "runtime/block_cache.hpp"
 #include "runtime/cpu.hpp"
@@ -51,7 +52,7 @@ void multiply(const py::array& a, const py::array& b, T* c, int threads) {
   const GemmOperand<T> left = operand(a);
   const GemmOperand<T> right = operand(b);
   const std::int64_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   const Gemm<T> gemm(m, n, k, describe_machine(isa_in_use()), threads);
   const Scratch workspace(gemm.workspace_bytes());
   gemm.run(left, right, c, n, false, nullptr, workspace.data());
@@ -118,7 +119,7 @@ void bind_runtime(py::module_& module) {
       [](const std::string& dtype, int threads) {
         const auto parsed = parse_name<DType>(dtype, "dtype");
         const int team = resolve_threads(threads);
-        const py::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         return measure_peak(parsed, team);
       },
       "dtype"_a = "float32", "threads"_a = 0,
@@ -127,7 +128,7 @@ void bind_runtime(py::module_& module) {
       "measure_copy",
       [](std::size_t bytes, int threads) {
         const int team = resolve_threads(threads);
-        const py::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         return measure_copy(bytes, team);
       },
       "bytes"_a, "threads"_a = 0, "Bytes a second, read and written, of copying that many bytes.");

@@ -10,6 +10,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/unlocked.hpp"
 #include "gemm/matmul.hpp"
 #include "runtime/threads.hpp"
 #include "training/training.hpp"
@@ -24,14 +25,16 @@ namespace {
 
 [[noreturn]] void value_error(const std::string& message) { throw py::value_error(message); }
 
-/// Short work ends sooner than another thread could take the interpreter over.
+/// Short work ends sooner than another thread could take the interpreter over. It must touch no
+/// Python object: not even to count a reference, as dtype_of does.
 template <class Work>
 void without_interpreter(std::int64_t elements, const Work& work) {
   constexpr std::int64_t kShort = 32768;
   if (elements < kShort) {
+    const DefaultFloatingPoint mode;
     work();
   } else {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     work();
   }
 }
@@ -212,8 +215,9 @@ py::array run_activation(py::handle x_object, const std::string& activation, dou
   Output y = elementwise_output(out, x, {&x, given ? &*given : nullptr});
   void* data = y.data();
   const int threads = default_threads();
+  const DType dtype = dtype_of(x);
   without_interpreter(x.size(), [&] {
-    activate(dtype_of(x), spec, x.size(), plain.data(), data_of(residual), data, threads);
+    activate(dtype, spec, x.size(), plain.data(), data_of(residual), data, threads);
   });
   return y.finish();
 }
@@ -238,8 +242,9 @@ py::array run_activation_backward(py::handle dy_object, py::handle x_object, py:
   Output dx = elementwise_output(out, dy, {&dy, &given});
   void* data = dx.data();
   const int threads = default_threads();
+  const DType dtype = dtype_of(dy);
   without_interpreter(dy.size(), [&] {
-    activate_backward(dtype_of(dy), spec, from_output, dy.size(), plain.data(), at.data(), data,
+    activate_backward(dtype, spec, from_output, dy.size(), plain.data(), at.data(), data,
                       threads);
   });
   return dx.finish();
@@ -622,8 +627,9 @@ void run_sgd(py::handle parameter_object, py::handle gradient_object, py::handle
   if (step.momentum > 0 && !velocity) value_error("velocity is None; momentum needs it");
   if (nesterov && step.momentum == 0) value_error("momentum is 0; nesterov needs more");
   const int threads = default_threads();
+  const DType dtype = dtype_of(parameter);
   without_interpreter(parameter.size(), [&] {
-    sgd_step(dtype_of(parameter), step, parameter.size(), const_cast<void*>(parameter.data()),
+    sgd_step(dtype, step, parameter.size(), const_cast<void*>(parameter.data()),
              gradient.data(), step.momentum > 0 ? data_of(velocity) : nullptr, threads);
   });
 }
@@ -644,8 +650,9 @@ void run_adam(py::handle parameter_object, py::handle gradient_object, py::handl
   const AdamStep adam{finite(lr, "lr"), beta1, beta2, at_least_zero(eps, "eps"),
                       at_least_zero(weight_decay, "weight_decay"), decoupled, step};
   const int threads = default_threads();
+  const DType dtype = dtype_of(parameter);
   without_interpreter(parameter.size(), [&] {
-    adam_step(dtype_of(parameter), adam, parameter.size(), const_cast<void*>(parameter.data()),
+    adam_step(dtype, adam, parameter.size(), const_cast<void*>(parameter.data()),
               gradient.data(), const_cast<void*>(mean.data()), const_cast<void*>(square.data()),
               threads);
   });

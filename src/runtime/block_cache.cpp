@@ -1,5 +1,7 @@
 #include "runtime/block_cache.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -131,8 +133,16 @@ std::size_t BlockCache::kept_bytes() const noexcept {
   return kept_bytes_;
 }
 
+void BlockCache::lock() noexcept { mutex_.lock(); }
+void BlockCache::unlock() noexcept { mutex_.unlock(); }
+
 BlockCache& array_blocks() noexcept {
-  static auto* const blocks = new BlockCache;
+  static auto* const blocks = [] {
+    // A child that is forked while another thread holds the lock would wait for ever.
+    pthread_atfork([] { array_blocks().lock(); }, [] { array_blocks().unlock(); },
+                   [] { array_blocks().unlock(); });
+    return new BlockCache;
+  }();
   return *blocks;
 }
 

@@ -24,6 +24,10 @@ class BlockCache {
 
   std::size_t kept_bytes() const noexcept;
 
+  /// Around a fork: the child finds the cache whole.
+  void lock() noexcept;
+  void unlock() noexcept;
+
  private:
   void* take_kept(std::size_t bytes) noexcept;
   void note_use() noexcept;

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "convolith/error.hpp"
+#include "runtime/floating_point.hpp"
 
 #if defined(__SANITIZE_THREAD__)
 #include <thread>
@@ -108,7 +109,10 @@ void run_parallel(int threads, ThreadBody body, const void* closure) noexcept {
 #if defined(_OPENMP)
   if (threads > 1 && !forked_child.load(std::memory_order_relaxed) && !omp_in_parallel()) {
 #pragma omp parallel num_threads(threads)
-    body(closure, omp_get_thread_num(), omp_get_num_threads());
+    {
+      const DefaultFloatingPoint mode;
+      body(closure, omp_get_thread_num(), omp_get_num_threads());
+    }
     return;
   }
 #else
