@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,10 @@ examples:
 """
 FAILED = 1
 INTERRUPTED = 130
-SHARE = 10  # of the problems each kernel of --self has one in so many, others for each
+MINUTES = 3.0  # for --self, unless it is told what to check
+LEAST = 0.05  # seconds for each kernel
+APART = 10  # a kernel of --self that will not come to its last problem takes every tenth first
+OUT_OF_TIME = "s were spent"  # how the reason ends for which such problems are skipped
 SHOWN = 4  # failures of a kernel that are printed
 
 Make = Callable[[], Kernel]
@@ -76,8 +80,7 @@ def add_parser(commands: Any) -> None:
         "--self",
         action="store_true",
         dest="own",
-        help="this library: every algorithm, ISA and number of threads; without --op or --thorough "
-        "a tenth of the problems for each",
+        help="this library: every algorithm, ISA and number of threads",
     )
     who.add_argument("--torch", action="store_true", help="the installed torch")
     who.add_argument(
@@ -122,6 +125,16 @@ def add_parser(commands: Any) -> None:
     run_as.add_argument("--isa", action="append", metavar="NAME", help="--self: (default: all)")
     run_as.add_argument(
         "--algorithm", action="append", metavar="NAME", help="--self: (default: all, and auto)"
+    )
+    run_as.add_argument(
+        "--minutes",
+        type=seconds,
+        metavar="M",
+        help="--self: for all kernels together, some problems of each (default: 3; no limit with "
+        "--op, --problem or --thorough)",
+    )
+    run_as.add_argument(
+        "--all", action="store_true", help="--self: every problem, which takes an hour or more"
     )
     run_as.add_argument(
         "--seconds",
@@ -196,10 +209,14 @@ def problems_of(arguments: argparse.Namespace, job: Job) -> list[Problem]:
 
 
 def steps_of(
-    arguments: argparse.Namespace, job: Job, chosen: Sequence[Problem], report: Report
+    arguments: argparse.Namespace,
+    job: Job,
+    chosen: Sequence[Problem],
+    report: Report,
+    limit: float | None = None,
 ) -> Iterator[Problem]:
-    """The run of one job, problem by problem."""
-    limit = arguments.seconds
+    """The run of one job, problem by problem, in `limit` seconds or what the arguments say."""
+    limit = arguments.seconds if limit is None else limit
     if limit is None:
         limit = float("inf") if arguments.thorough else checking.SECONDS
     try:
@@ -392,14 +409,31 @@ def stream(arguments: argparse.Namespace) -> int:
     """Check the library on this process's ISA: a line of JSON per report, and dots of progress."""
     jobs = own_jobs(arguments)
     print(json.dumps({"jobs": len(jobs)}), flush=True)
-    every = SHARE if not (arguments.op or arguments.problem or arguments.thorough) else 1
+    minutes = minutes_of(arguments)
+    deadline = time.monotonic() + 60 * (minutes or 0)
+    problems: dict[tuple[str, str], list[Problem]] = {}
     for number, job in enumerate(jobs):
         report = Report(job.label, job.op, job.direction)
-        chosen = problems_of(arguments, job)[number % every :: every]
-        for _ in steps_of(arguments, job, chosen, report):
+        if (job.op, job.direction) not in problems:
+            problems[job.op, job.direction] = problems_of(arguments, job)
+        chosen = problems[job.op, job.direction]
+        limit = None
+        if minutes is not None:
+            chosen = [p for i in range(APART) for p in chosen[(number + i) % APART :: APART]]
+            limit = (deadline - time.monotonic()) / (len(jobs) - number)
+            limit = max(LEAST, round(limit, 2))
+        for _ in steps_of(arguments, job, chosen, report, limit):
             pass
         print(json.dumps(report.to_dict()), flush=True)
     return 0
+
+
+def minutes_of(arguments: argparse.Namespace) -> float | None:
+    """The limit of a check of the library, or None."""
+    if arguments.minutes is not None:
+        return float(arguments.minutes)
+    told = arguments.op or arguments.problem or arguments.thorough or arguments.all
+    return None if told else MINUTES
 
 
 def records_of_isas(arguments: argparse.Namespace, records: list[dict[str, Any]]) -> None:
@@ -410,6 +444,8 @@ def records_of_isas(arguments: argparse.Namespace, records: list[dict[str, Any]]
             raise CliError(f"--isa {isa!r} is not here; available: {', '.join(available)}")
     own_jobs(arguments)  # tells mistakes before anything runs
     options = forward(arguments)
+    if (minutes := minutes_of(arguments)) is not None:
+        options.append(f"--minutes={minutes / len(arguments.isa or available)}")
     for isa in arguments.isa or available:
         command = [sys.executable, "-m", "convolith", "check", "--self", "--stream", *options]
         environment = {**os.environ, "CONVOLITH_ISA": isa, "CONVOLITH_CACHE": "off"}
@@ -436,8 +472,9 @@ def forward(arguments: argparse.Namespace) -> list[str]:
     for name in ("direction", "seconds"):
         if (value := getattr(arguments, name)) is not None:
             options.append(f"--{name}={value}")
-    if arguments.thorough:
-        options.append("--thorough")
+    for name in ("thorough", "all"):
+        if getattr(arguments, name):
+            options.append(f"--{name}")
     if arguments.networks:
         options.append("--networks")
     return options
@@ -489,3 +526,11 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     if not passed and not failed:
         verdict = "Nothing was checked"
     say(f"\n{verdict}; {passed} passed.", "bold")
+    left = sum(
+        count
+        for record in records
+        for reason, count in record["skips"].items()
+        if reason.endswith(OUT_OF_TIME)
+    )
+    if left:
+        say(f"{left} were not run for lack of time: --minutes, --seconds and --all give more.")
