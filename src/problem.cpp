@@ -20,7 +20,7 @@ struct Names<Direction> {
 };
 template <>
 struct Names<DType> {
-  static constexpr const char* all[] = {"float32", "float64"};
+  static constexpr const char* all[] = {"float32", "float64", "float16", "bfloat16"};
 };
 template <>
 struct Names<Layout> {
@@ -141,7 +141,15 @@ template PaddingMode parse_name(std::string_view, const char*);
 template Activation parse_name(std::string_view, const char*);
 template Numerics parse_name(std::string_view, const char*);
 
-std::size_t size_of(DType dtype) noexcept { return dtype == DType::float32 ? 4 : 8; }
+std::size_t size_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::float32: return 4;
+    case DType::float64: return 8;
+    case DType::float16:
+    case DType::bfloat16: return 2;
+  }
+  return 0;
+}
 
 ConvProblem ConvProblem::make(const ConvSpec& spec) {
   if (spec.rank < 1 || spec.rank > kSpatialAxes) {

@@ -7,17 +7,6 @@
 
 namespace convolith {
 
-std::int64_t padded_source(std::int64_t q, std::int64_t input, PaddingMode mode) noexcept {
-  if (q >= 0 && q < input) return q;
-  switch (mode) {
-    case PaddingMode::zeros: return -1;
-    case PaddingMode::reflect: return q < 0 ? -q : 2 * (input - 1) - q;
-    case PaddingMode::replicate: return q < 0 ? 0 : input - 1;
-    case PaddingMode::circular: return q < 0 ? q + input : q - input;
-  }
-  return -1;
-}
-
 void Runs::append(std::int64_t begin, std::int64_t end, std::int64_t step, std::int64_t most,
                   std::int64_t source_step) {
   if (begin >= end) return;

@@ -7,12 +7,9 @@
 
 #include "convolith/problem.hpp"
 #include "kernels/kernel_table.hpp"
+#include "padding.hpp"
 
 namespace convolith {
-
-/// The input coordinate that stands at padded coordinate q (0 is the first true input), or -1
-/// where padding counts as zero.
-std::int64_t padded_source(std::int64_t q, std::int64_t input, PaddingMode mode) noexcept;
 
 /// One kernel tap of one axis and the source coordinate that a destination reads under it.
 struct AxisTap {

@@ -10,7 +10,13 @@
 namespace convolith {
 
 inline double unit_roundoff(DType dtype) noexcept {
-  return dtype == DType::float32 ? 0x1p-24 : 0x1p-53;
+  switch (dtype) {
+    case DType::float32: return 0x1p-24;
+    case DType::float64: return 0x1p-53;
+    case DType::float16: return 0x1p-11;
+    case DType::bfloat16: return 0x1p-8;
+  }
+  return 0;
 }
 
 /// n roundings of a sum err by about sqrt(n) u of what is summed, and by more than kDeviations times

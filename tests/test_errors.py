@@ -561,7 +561,7 @@ def test_problems_of_any_size_are_planned() -> None:
         ("conv2d c1 i8 k1 f3 o9", "output extent is 9 .* fit are 6"),
         ("conv2d c1 i8 k1 f3 leaky_relu slope=x", "slope=x"),
         ("conv2d c1 i8 k1 f3 backward_weight relu", "backward_weight takes no"),
-        ("conv2d c1 i8 k1 f3 float16", "'float16' is not a word"),
+        ("conv2d c1 i8 k1 f3 float8", "'float8' is not a word"),
         ("conv2d c1 i8 k1 f3 n-1", "batch is -1"),
     ],
 )

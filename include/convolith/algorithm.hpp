@@ -11,6 +11,9 @@
 namespace convolith {
 
 struct KernelTable;
+namespace cuda {
+struct Device;
+}
 
 /// What an algorithm may know of the machine when it predicts its cost. The thread count is not
 /// part of it: the choice of algorithm must not depend on it.
@@ -19,6 +22,7 @@ struct Machine {
   double flops_per_second[2];   ///< one core's FMA peak for float32 and float64, estimated
   double bytes_per_second;      ///< one core's copy rate from memory, estimated
   std::size_t l1_bytes, l2_bytes, l3_bytes;
+  const cuda::Device* device = nullptr;  ///< what there is in place of `kernels` and rates
 };
 
 /// Yes, or the reason why not.
@@ -83,6 +87,10 @@ class Algorithm {
 
   /// False for transforms, in which an output is not the sum of its own products alone.
   virtual bool strict() const noexcept { return true; }
+
+  /// False for those that "auto" leaves to whoever names them: their error is beyond what the
+  /// library promises for the dtype.
+  virtual bool automatic() const noexcept { return true; }
   virtual Support supports(const ConvProblem& problem) const = 0;
 
   /// Predicted seconds on one core.
