@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "convolith/algorithm.hpp"
+
+namespace convolith::cuda {
+
+/// Implicit GEMM on tensor cores, forward and backward-input in phases. float32 is rounded to tf32.
+std::unique_ptr<const Execution> make_tensor_gemm(const ConvProblem& problem);
+
+/// Why it cannot serve, or yes.
+Support tensor_gemm_supports(const ConvProblem& problem);
+double tensor_gemm_cost(const ConvProblem& problem, const Machine& machine);
+
+}  // namespace convolith::cuda
