@@ -17,7 +17,11 @@ import pytest
 import convolith as cl
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [p for folder in ("include", "src") for p in sorted((ROOT / folder).rglob("*.[ch]pp"))]
+SOURCES = [
+    path
+    for pattern in ("include/**/*.[ch]pp", "src/**/*.[ch]pp", "src/cuda/**/*.cu*")
+    for path in sorted(ROOT.glob(pattern))
+]
 PACKAGE = ROOT / "python" / "convolith"
 
 # A file includes from its own layer and the ones before it.
@@ -34,11 +38,20 @@ CPP_LAYERS = (
     "src/fft",
     "src/stride_two",
     "src/algorithms",
-    "src/cuda",
     "src/pooling",
     "src/training",
     "src/registry.cpp",
+    "src/selection.hpp",
+    "src/selection.cpp",
     "src/plan.cpp",
+    "src/cuda/kernels",
+    "src/cuda",
+    "src/cuda/algorithms",
+    "src/cuda/registry.hpp",
+    "src/cuda/registry.cpp",
+    "src/cuda/plan.hpp",
+    "src/cuda/plan.cpp",
+    "src/cuda/library.cpp",
     "src/bindings",
 )
 
@@ -79,20 +92,22 @@ def test_there_is_something_to_read() -> None:
 def test_includes_go_one_way(path: Path) -> None:
     for included in own_includes(path):
         if included.suffix == ".def":
-            assert name_of(path) == "src/registry.cpp"
+            assert name_of(path) in ("src/registry.cpp", "src/cuda/registry.cpp")
         else:
             assert layer_of(included) <= layer_of(path), name_of(included)
 
 
-def test_algorithms_do_not_know_one_another() -> None:
-    for path in (ROOT / "src" / "algorithms").iterdir():
+@pytest.mark.parametrize("folder", ["src", "src/cuda"])
+def test_algorithms_do_not_know_one_another(folder: str) -> None:
+    for path in (ROOT / folder / "algorithms").iterdir():
         assert all(included.parent != path.parent for included in own_includes(path)), path
 
 
-def test_every_algorithm_is_one_file_and_one_line() -> None:
-    lines = code_of(ROOT / "src" / "algorithms.def").split()
+@pytest.mark.parametrize(("folder", "suffix"), [("src", "cpp"), ("src/cuda", "cu")])
+def test_every_algorithm_is_one_file_and_one_line(folder: str, suffix: str) -> None:
+    lines = code_of(ROOT / folder / "algorithms.def").split()
     names = [re.fullmatch(r"CONVOLITH_ALGORITHM\((\w+)\)", line) for line in lines]
-    files = sorted(p.stem for p in (ROOT / "src" / "algorithms").glob("*.cpp"))
+    files = sorted(p.stem for p in (ROOT / folder / "algorithms").glob(f"*.{suffix}"))
     assert sorted(match[1] for match in names if match) == files
     assert len(names) == len(files)
 

@@ -113,9 +113,9 @@ from convolith._pooling import (
 )
 
 if _TYPE_CHECKING:
-    from convolith import autograd, nn, optim, zoo
+    from convolith import autograd, cuda, nn, optim, zoo
 
-_LAZY = ("autograd", "nn", "optim", "testing", "viz", "zoo")
+_LAZY = ("autograd", "cuda", "nn", "optim", "testing", "viz", "zoo")
 
 
 def __getattr__(name: str) -> _ModuleType:
@@ -173,6 +173,7 @@ __all__ = [
     "conv_transpose_backward_weight",
     "cross_entropy",
     "cross_entropy_backward",
+    "cuda",
     "get_num_threads",
     "global_avg_pool",
     "global_avg_pool_backward",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from convolith import _arguments, _autotune, _core
@@ -77,19 +78,29 @@ def thread_count(n: int) -> int:
     return count
 
 
+def _cuda_devices() -> list[str] | bool:
+    """Names of the devices; False where this build has no CUDA part."""
+    if not (Path(__file__).parent / "convolith_cuda.so").is_file():
+        return False
+    from convolith import cuda
+
+    return [device["name"] for device in cuda.devices()] if cuda.is_available() else []
+
+
 @overload
 def show_config(mode: Literal["print"] = ...) -> None: ...
 @overload
 def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: str = "print") -> dict[str, Any] | None:
-    """Print the version, compiler, ISAs, threads, caches and the autotune file, or return a dict.
+    """Print the version, compiler, ISAs, threads, caches, CUDA devices and the autotune file.
 
     Args:
         mode: "print", or "dicts" to return {name: value}.
     """
     folder = _autotune.cache_folder()
     file = str(folder / _autotune.FILE_NAME) if folder else "off"
-    config = _core.config() | {"threads": get_num_threads(), "autotune_file": file}
+    own = {"threads": get_num_threads(), "autotune_file": file, "cuda": _cuda_devices()}
+    config = _core.config() | own
     if mode == "dicts":
         return config
     if mode != "print":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convolith import _arguments, _autotune, _config, _core
+from convolith import _arguments, _autotune, _backends, _config, _core
 from convolith._arguments import Activation, Array, Ints, Padding
 from convolith._ranks import for_ranks
 
@@ -56,9 +56,11 @@ def _run(
     name = _arguments.choice(algorithm, "algorithm")
     mode = _config.resolve_numerics(numerics)
     threads = _config.get_num_threads()
-    if name == "fastest":
+    backend = _backends.of(call[0])
+    if name == "fastest" and backend is _core:
         name = _autotune.winner(_autotune.known_times(problem, mode, threads, prepacked=False))
-    return _core.convolve(problem, name, mode, threads, call, names)
+    y: Array = backend.convolve(problem, name, mode, threads, call, names)
+    return y
 
 
 def rank_of_shape(shape: tuple[int, ...], name: str) -> int:
@@ -139,7 +141,7 @@ def _conv(
     call = (x, weight, bias, residual, out, ("conv", window, activation, algorithm, numerics))
     if (y := _core.repeat(call)) is not None:
         return y
-    dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
+    dtype = _backends.of(x).common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = problem_options(
         *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
@@ -182,7 +184,7 @@ def conv_backward_input(
     call = (dy, weight, None, None, out, said)
     if (dx := _core.repeat(call)) is not None:
         return dx
-    dtype = _core.common_dtype(dy=dy, weight=weight)
+    dtype = _backends.of(dy).common_dtype(dy=dy, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
     options = problem_options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
@@ -225,7 +227,7 @@ def conv_backward_weight(
     call = (dy, x, None, None, out, said)
     with_bias = _arguments.flag(bias_grad, "bias_grad")
     if (dweight := _core.repeat(call)) is None:
-        dtype = _core.common_dtype(dy=dy, x=x)
+        dtype = _backends.of(dy).common_dtype(dy=dy, x=x)
         w_shape = _arguments.shape(weight_shape, "weight_shape")
         nd = rank_of_shape(w_shape, "weight_shape")
         options = problem_options(nd, *window)
@@ -245,7 +247,8 @@ def _bias_gradient(dy: Array, weight_shape: Ints, data_format: str) -> Array:
     """Of arguments that served for the gradient of the weights."""
     nd = len(_arguments.shape(weight_shape, "weight_shape")) - 2
     layout = _arguments.data_format(data_format, nd)
-    return _core.channel_sums(dy, nd, layout, "dy", _config.get_num_threads())
+    sums: Array = _backends.of(dy).channel_sums(dy, nd, layout, "dy", _config.get_num_threads())
+    return sums
 
 
 def _conv_transpose(
@@ -295,7 +298,7 @@ def _conv_transpose(
     call = (x, weight, bias, residual, out, said)
     if (y := _core.repeat(call)) is not None:
         return y
-    dtype = _core.common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
+    dtype = _backends.of(x).common_dtype({"bias": bias, "residual": residual}, x=x, weight=weight)
     options = problem_options(
         *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
@@ -376,7 +379,7 @@ def conv_transpose_backward_input(
     call = (dy, weight, None, None, out, said)
     if (dx := _core.repeat(call)) is not None:
         return dx
-    dtype = _core.common_dtype(dy=dy, weight=weight)
+    dtype = _backends.of(dy).common_dtype(dy=dy, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
     options = problem_options(nd, *window)
     x_shape = _arguments.shape(input_shape, "input_shape")
@@ -425,7 +428,7 @@ def conv_transpose_backward_weight(
     call = (x, dy, None, None, out, said)
     with_bias = _arguments.flag(bias_grad, "bias_grad")
     if (dweight := _core.repeat(call)) is None:
-        dtype = _core.common_dtype(dy=dy, x=x)
+        dtype = _backends.of(dy).common_dtype(dy=dy, x=x)
         w_shape = _arguments.shape(weight_shape, "weight_shape")
         nd = rank_of_shape(w_shape, "weight_shape")
         options = problem_options(nd, *window)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convolith import _arguments, _autotune, _config, _core
+from convolith import _arguments, _autotune, _backends, _config, _core
 from convolith._arguments import Activation, Array, Ints, Padding
 from convolith._convolution import problem_options, rank_of_shape
 
@@ -26,7 +26,7 @@ class ConvPlan:
     ) -> None:
         """Pack `weight` for `plan` and keep a copy of `bias`; `times` are what was measured."""
         self._plan = plan.pack(weight)
-        self._bias = None if bias is None else bias.copy()
+        self._bias = None if bias is None else _backends.copy_of(bias)
         self._times = dict(times or {})
 
     def __call__(
@@ -114,7 +114,8 @@ def plan_conv(
     Returns:
         A ConvPlan: call it with x, and optionally out.
     """
-    dtype = _core.common_dtype({"bias": bias}, weight=weight)
+    backend = _backends.of(weight)
+    dtype = backend.common_dtype({"bias": bias}, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
     options = problem_options(
         nd,
@@ -138,10 +139,10 @@ def plan_conv(
     name = _arguments.choice(algorithm, "algorithm")
     mode = _config.resolve_numerics(numerics)
     times: _autotune.Times = {}
-    if name == "fastest":
+    if name == "fastest" and backend is _core:
         times = _autotune.known_times(problem, mode, count, prepacked=True, workspace_limit=limit)
         name = _autotune.winner(times)
-    plan = _core.Plan(problem, name, mode, count, workspace_limit=limit)
+    plan = backend.Plan(problem, name, mode, count, workspace_limit=limit)
     return ConvPlan(plan, weight, bias, times)
 
 

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from convolith import _arguments, _config, _core
+from convolith import _arguments, _backends, _config, _core
 from convolith._arguments import Array, Ints, Padding
 from convolith._ranks import for_ranks
 
@@ -42,7 +42,7 @@ def _sliding(
     data_format: str,
     **options: Any,
 ) -> _core.PoolProblem:
-    dtype = _core.common_dtype({"dy": dy}, x=x)
+    dtype = _backends.of(x).common_dtype({"dy": dy}, x=x)
     # Texts tell 1 from True, and from objects that could change, which have no text of their own.
     text = repr((kernel_size, stride, padding, dilation, ceil_mode, data_format, options))
     key = (op, nd, x.shape, dtype, text)
@@ -69,7 +69,7 @@ def _sliding(
 def _adaptive(
     op: str, nd: int, x: Array, dy: Array | None, output_size: OutputSize, data_format: str
 ) -> _core.PoolProblem:
-    dtype = _core.common_dtype({"dy": dy}, x=x)
+    dtype = _backends.of(x).common_dtype({"dy": dy}, x=x)
     text = repr((output_size, data_format))
     key = (op, nd, x.shape, dtype, text)
     if (known := _problems.get(key)) is not None:
@@ -95,7 +95,7 @@ def _adaptive(
 
 
 def _global(op: str, x: Array, dy: Array | None, data_format: str) -> _core.PoolProblem:
-    dtype = _core.common_dtype({"dy": dy}, x=x)
+    dtype = _backends.of(x).common_dtype({"dy": dy}, x=x)
     key = (op, x.shape, dtype, repr(data_format))
     if (known := _problems.get(key)) is not None:
         return known
@@ -111,7 +111,7 @@ def _global(op: str, x: Array, dy: Array | None, data_format: str) -> _core.Pool
 
 def _forward(problem: _core.PoolProblem, x: Array, return_indices: bool = False) -> Any:
     both = _arguments.flag(return_indices, "return_indices")
-    return _core.pool(problem, x, None, both, _config.get_num_threads())
+    return _backends.of(x).pool(problem, x, None, both, _config.get_num_threads())
 
 
 def _backward(
@@ -122,7 +122,8 @@ def _backward(
     indices: Array | None = None,
 ) -> Array:
     _arguments.flag(return_indices, "return_indices")
-    return _core.pool_backward(problem, dy, x, indices, _config.get_num_threads())
+    dx: Array = _backends.of(x).pool_backward(problem, dy, x, indices, _config.get_num_threads())
+    return dx
 
 
 # ---- max -------------------------------------------------------------------------------------

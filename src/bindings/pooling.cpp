@@ -123,6 +123,19 @@ Shape y_shape(const PoolProblem& problem, bool unbatched) {
                     extents(problem, &Window::output));
 }
 
+py::tuple numbers(const PoolProblem& problem) {
+  py::tuple windows(kSpatialAxes);
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const Window& w = problem.windows[i];
+    windows[i] = py::make_tuple(w.input, w.kernel, w.stride, w.dilation, w.before, w.after,
+                                w.output);
+  }
+  return py::make_tuple(static_cast<int>(problem.op), static_cast<int>(problem.dtype),
+                        static_cast<int>(problem.layout), problem.adaptive,
+                        problem.count_include_pad, problem.batch, problem.channels,
+                        problem.divisor_override.value_or(0), problem.norm_type, windows);
+}
+
 Shape unpool_shape(const UnpoolProblem& problem,
                    const std::array<std::int64_t, kSpatialAxes>& spatial, bool unbatched) {
   return maps_shape(problem.layout, unbatched, problem.batch, problem.channels,
@@ -252,7 +265,17 @@ void bind_pooling(py::module_& module) {
           [](const PoolProblem& problem, bool unbatched) {
             return py::tuple(py::cast(y_shape(problem, unbatched)));
           },
-          "unbatched"_a = false, "Shape of the result in the data format.");
+          "unbatched"_a = false, "Shape of the result in the data format.")
+      .def_property_readonly("numbers", &numbers,
+                             "(op, dtype, layout, adaptive, count_include_pad, batch, channels, "
+                             "divisor or 0, norm_type, and for each of three axes (input, kernel, "
+                             "stride, dilation, before, after, output)), enumerators as integers.")
+      .def_property_readonly("dtype", [](const PoolProblem& p) { return name(p.dtype); })
+      .def_property_readonly("data_format", [](const PoolProblem& p) { return name(p.layout); })
+      .def_readonly("rank", &PoolProblem::rank)
+      .def("x_shape", [](const PoolProblem& problem, bool unbatched) {
+        return py::tuple(py::cast(x_shape(problem, unbatched)));
+      }, "unbatched"_a = false, "Shape of the input in the data format.");
   py::class_<UnpoolProblem>(module, "UnpoolProblem", "A max unpooling, whole. Immutable.");
   module.def("make_pool", &make_sliding, "op"_a, "nd"_a, "x_shape"_a, "dtype"_a, "data_format"_a,
              "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "ceil_mode"_a,
