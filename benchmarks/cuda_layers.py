@@ -3,8 +3,9 @@
     python benchmarks/cuda_layers.py --batch 64 --json benchmarks/results/DEVICE.json
 
 Every candidate runs on the same arrays, in channels_last; cuDNN chooses with its benchmark mode
-on. Rounds of all candidates alternate; a time is the median of rounds, measured with events around
-repeated calls. The device's rate of matrix products and of copies is measured alike. Needs torch.
+on. Calls are captured in graphs, so that the time between launches is not measured. Rounds of all
+candidates alternate; a time is the median of rounds, measured with events around a graph's replay.
+The device's rates of matrix products and of copies are measured alike. Needs torch.
 """
 
 from __future__ import annotations
@@ -31,29 +32,39 @@ def layers(network: str, batch: int) -> list[str]:
     return list(dict.fromkeys(f"{t} n{batch} channels_last" for t in texts if t.startswith("conv")))
 
 
-def seconds(call: Any, repeats: int) -> float:
-    """Of one call, measured with events around several."""
+def seconds(call: Any) -> float:
+    """Of one call, measured with events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    for _ in range(repeats):
-        call()
+    call()
     end.record()
     end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3 / repeats
+    return float(start.elapsed_time(end)) / 1e3
+
+
+def captured(call: Any, repeats: int) -> Any:
+    """The replay of a graph of several calls."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(repeats):
+            call()
+    return graph.replay
 
 
 def interleaved(calls: dict[str, Any], rounds: int) -> dict[str, float]:
     """The median seconds of each call over alternating rounds."""
-    repeats = {}
+    repeats, replays = {}, {}
     for name, call in calls.items():
         for _ in range(3):
             call()
         torch.cuda.synchronize()
-        repeats[name] = max(1, min(50, int(5e-3 / max(seconds(call, 1), 1e-6))))
+        repeats[name] = max(1, min(50, int(5e-3 / max(seconds(call), 1e-6))))
+        replays[name] = captured(call, repeats[name])
+        replays[name]()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call, repeats[name]))
+        for name, replay in replays.items():
+            times[name].append(seconds(replay) / repeats[name])
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 

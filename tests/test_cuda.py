@@ -258,6 +258,77 @@ def test_errors(call: Any, error: type[Exception], pattern: str, where: Any) -> 
         call(x, w, where.put)
 
 
+def test_algorithms_of_a_device(where: Any) -> None:
+    records = cl.algorithms(
+        (2, 8, 8, 16), (16, 16, 3, 3), dtype="float16", data_format="NHWC", device="cuda"
+    )
+    assert "tensor_gemm" in [record["name"] for record in records if record["supported"]]
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        cl.algorithms((2, 16, 8, 8), (16, 16, 3, 3), device="tpu")
+
+
+def test_float32_is_not_rounded_unasked(where: Any) -> None:
+    x = where.put(np.ones((1, 8, 8, 16)), "float32")
+    w = where.put(np.ones((16, 16, 3, 3)), "float32")
+    plan = cl.plan_conv(x.shape, w, data_format="NHWC")
+    assert plan.algorithm != "tensor_gemm_tf32"
+    assert "tensor_gemm_tf32: predicted" in plan.explain()
+    plan = cl.plan_conv(x.shape, w, data_format="NHWC", algorithm="tensor_gemm_tf32")
+    np.testing.assert_array_equal(where.get(plan(x)), 144.0)
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    if not cl.cuda.is_available():
+        pytest.skip(cl.cuda.show_config("dicts")["reason"])
+    return pytest.importorskip("torch")
+
+
+def test_device_layers(torch: Any) -> None:
+    """A layer too large for the emulator, of normal numbers, within the bounds."""
+    rng = np.random.default_rng(0)
+    for text in ("conv2d n8 c64 i56x56 k64 f3x3 p1", "conv2d n4 c96 i31x29 k160 f3x3 s2 p1"):
+        for direction, dtype in itertools.product(DIRECTIONS, DTYPES):
+            p = parse(text).replace(direction=direction, dtype=dtype, data_format="channels_last")
+            a = operands(p.replace(dtype="float64"), rng, integers=False)
+            held = Operands(*(None if v is None else rounded(v, dtype) for v in a.as_tuple()))
+            wide = Operands(*(None if v is None else v.astype(np.float64) for v in held.as_tuple()))
+            exact = expected(p.replace(dtype="float64"), wide)
+            for record in _backend.algorithms(p):
+                if record["supported"]:
+                    plan = _backend.DevicePlan(p, record["name"])
+                    computed = run(TorchDevice(torch), plan, wide, dtype).astype(np.float64)
+                    bound = error_bound(p, wide, record["tolerance"])
+                    assert np.all(np.abs(computed - exact) <= bound), f"{p}: {record['name']}"
+
+
+def test_device_streams_and_memory(torch: Any) -> None:
+    x = torch.randn(8, 16, 32, 32, device="cuda")
+    w = torch.randn(16, 16, 3, 3, device="cuda")
+    y = cl.conv2d(x, w, padding=1)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        again = cl.conv2d(x, w, padding=1)
+    stream.synchronize()
+    assert torch.equal(y, again)
+    free, _ = torch.cuda.mem_get_info()
+    huge = torch.empty(1, 1, 1, 1, device="cuda").expand(free // 4, 1, 4, 4)
+    with pytest.raises(MemoryError):
+        cl.conv2d(huge, torch.ones(1, 1, 1, 1, device="cuda"))
+    assert torch.equal(cl.conv2d(x, w, padding=1), y)
+
+
+@pytest.mark.parametrize("library", ["cupy", "jax.numpy"])
+def test_device_arrays_of_other_libraries(library: str, torch: Any) -> None:
+    module = pytest.importorskip(library)
+    x = np.arange(2 * 3 * 5 * 6, dtype=np.float32).reshape(2, 3, 5, 6)
+    w = np.ones((4, 3, 3, 3), np.float32)
+    y = cl.conv2d(module.asarray(x), module.asarray(w), padding=1)
+    assert type(y) is type(module.asarray(x))
+    computed = y.get() if library == "cupy" else np.asarray(y)
+    np.testing.assert_array_equal(computed, cl.conv2d(x, w, padding=1))
+
+
 def test_configuration(where: Any) -> None:
     assert cl.cuda.is_available()
     assert cl.cuda.devices()[0]["multiprocessors"] > 0

@@ -172,6 +172,7 @@ def algorithms(
     data_format: str = "channels_first",
     padding_mode: str = "zeros",
     numerics: str | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """How every algorithm of the library stands to a convolution.
 
@@ -180,6 +181,8 @@ def algorithms(
         stride, padding, dilation, groups, data_format, padding_mode, numerics: As in `conv2d`.
         dtype: "float32" or "float64".
         direction: "forward", "backward_input" or "backward_weight".
+        device: "cpu", or "cuda" for the algorithms of CUDA devices, which also have the dtypes
+            "float16" and "bfloat16".
 
     Returns:
         One record per algorithm: name, summary, supported, reason (where not), workspace_bytes,
@@ -198,7 +201,14 @@ def algorithms(
         _arguments.choice(dtype, "dtype"),
         **options,
     )
-    return _core.algorithms(problem, _config.resolve_numerics(numerics), _config.get_num_threads())
+    mode = _config.resolve_numerics(numerics)
+    if _arguments.choice(device, "device") == "cuda":
+        from convolith.cuda import _backend
+
+        return _backend.algorithms(problem, mode)
+    if device != "cpu":
+        raise ValueError(f"device is {device!r}; it must be 'cpu' or 'cuda'")
+    return _core.algorithms(problem, mode, _config.get_num_threads())
 
 
 def autotune(

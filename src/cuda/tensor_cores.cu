@@ -218,7 +218,7 @@ class TensorCores final : public Execution {
 }  // namespace
 
 Support tensor_gemm_supports(const ConvProblem& problem) {
-  if (problem.direction == Direction::backward_weight) {
+  if (problem.direction == Direction::backward_weight && problem.dtype == DType::float32) {
     return Support::no("direction is backward_weight");
   }
   if (problem.layout != Layout::channels_last) {
@@ -227,9 +227,16 @@ Support tensor_gemm_supports(const ConvProblem& problem) {
   const std::int64_t reduced = is_adjoint(problem) ? problem.out_channels_per_group()
                                                    : problem.in_channels_per_group();
   const std::int64_t chunk = chunk_of(problem);
+  if (problem.direction == Direction::backward_weight &&
+      problem.out_channels_per_group() % chunk != 0) {
+    return Support::no(std::to_string(problem.out_channels_per_group()) +
+                       " output channels of a group; they must be a multiple of " +
+                       std::to_string(chunk));
+  }
   if (reduced % chunk != 0) {
-    return Support::no(std::to_string(reduced) + " channels of a group are summed over; it must be a "
-                       "multiple of " + std::to_string(chunk));
+    return Support::no(std::to_string(reduced) +
+                       " channels of a group are read; they must be a multiple of " +
+                       std::to_string(chunk));
   }
   if (std::string reason = not_as_gemm(problem); !reason.empty()) return Support::no(reason);
   return {};
@@ -238,6 +245,10 @@ Support tensor_gemm_supports(const ConvProblem& problem) {
 double tensor_gemm_cost(const ConvProblem& problem, const Machine& machine) {
   const Device& device = *machine.device;
   const double rate = device.tensor_flops / (problem.dtype == DType::float32 ? 2 : 1);
+  if (problem.direction == Direction::backward_weight) {
+    constexpr double kShareOfPeak = 0.25;
+    return 2 * device.launch_seconds + problem.flops() / (kShareOfPeak * rate);
+  }
   const bool adjoint = is_adjoint(problem);
   const std::int64_t produced =
       adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();

@@ -6,6 +6,7 @@
 #include "cuda/device.hpp"
 #include "cuda/kernels/simt_gemm.cuh"
 #include "cuda/launch.hpp"
+#include "cuda/parts.cuh"
 #include "cuda/patches.hpp"
 
 namespace convolith::cuda {
@@ -165,42 +166,20 @@ __global__ void __launch_bounds__(256)
   });
 }
 
-/// weight (out, in / groups, taps) = sum of the parts, which are (out, taps, in / groups)
-template <class T>
-__global__ void add_parts(const __grid_constant__ PatchGeometry g, int part_count,
-                          const Wide<T>* parts, T* weight) {
-  const std::int64_t total = std::int64_t{g.groups} * g.out_channels * g.columns();
-  const int taps = g.columns() / g.in_channels;
-  for (std::int64_t index = blockIdx.x * std::int64_t{blockDim.x} + threadIdx.x; index < total;
-       index += gridDim.x * std::int64_t{blockDim.x}) {
-    Wide<T> sum = 0;
-    for (int part = 0; part < part_count; ++part) sum += parts[part * total + index];
-    const std::int64_t channel = index % g.in_channels;
-    const std::int64_t tap = index / g.in_channels % taps;
-    const std::int64_t row = index / g.columns();
-    weight[(row * g.in_channels + channel) * taps + tap] = narrow<T>(sum);
-  }
-}
-
 template <class T>
 class WeightGradient final : public Execution {
  public:
   WeightGradient(const ConvProblem& problem, const Device& device)
-      : problem_(problem), geometry_(patch_geometry(problem)) {
-    using Gemm = GemmFor<T>;
-    tiles_ = divide_up(geometry_.out_channels, Gemm::kRows) *
-             divide_up(geometry_.columns(), Gemm::kColumns) * geometry_.groups;
-    // Enough blocks for the device, and parts long enough to be worth adding up.
-    constexpr std::int64_t kBlocksEach = 2, kShortest = 512;
-    const std::int64_t terms = std::max(geometry_.terms(), 1);
-    parts_ = std::clamp<std::int64_t>(divide_up(kBlocksEach * device.multiprocessors, tiles_), 1,
-                                      std::min<std::int64_t>(divide_up(terms, kShortest), 256));
-    pixels_of_part_ = round_up(divide_up(terms, parts_), Gemm::kDepth);
-    parts_ = divide_up(terms, pixels_of_part_);
-  }
+      : problem_(problem),
+        geometry_(patch_geometry(problem)),
+        tiles_(divide_up(geometry_.out_channels, GemmFor<T>::kRows) *
+               divide_up(geometry_.columns(), GemmFor<T>::kColumns) * geometry_.groups),
+        // Enough blocks for the device, and parts long enough to be worth adding up.
+        parts_(geometry_.terms(), divide_up(2 * device.multiprocessors, tiles_), 512,
+               geometry_.terms() + 1, GemmFor<T>::kDepth) {}
 
   std::size_t workspace_bytes() const noexcept override {
-    return static_cast<std::size_t>(parts_ * problem_.weight_size()) * sizeof(Wide<T>);
+    return static_cast<std::size_t>(parts_.count * problem_.weight_size()) * sizeof(Wide<T>);
   }
 
   void run(const ConvArguments& arguments, const void*, void* workspace) const noexcept override {
@@ -209,27 +188,23 @@ class WeightGradient final : public Execution {
     } else {
       multiply_parts<false>(arguments, static_cast<Wide<T>*>(workspace));
     }
-    constexpr int kThreads = 256;
-    const auto blocks =
-        std::min<std::int64_t>(divide_up(problem_.weight_size(), kThreads), 1 << 20);
-    launch(add_parts<T>, static_cast<unsigned>(blocks), kThreads, 0, geometry_,
-           static_cast<int>(parts_), static_cast<const Wide<T>*>(workspace),
-           static_cast<T*>(arguments.weight));
+    enqueue_add_parts<T>(geometry_, parts_.count, workspace, arguments.weight);
   }
 
  private:
   template <bool kChannelsTouch>
   void multiply_parts(const ConvArguments& arguments, Wide<T>* parts) const {
     using Gemm = GemmFor<T>;
-    const auto steps = static_cast<int>(divide_up(pixels_of_part_, Gemm::kDepth));
-    launch(multiply<T, kChannelsTouch>, static_cast<unsigned>(tiles_ * parts_), Gemm::kThreads,
+    const auto steps = static_cast<int>(divide_up(parts_.pixels, Gemm::kDepth));
+    launch(multiply<T, kChannelsTouch>, static_cast<unsigned>(tiles_ * parts_.count), Gemm::kThreads,
            Gemm::shared_bytes(steps), geometry_, typed<const T>(arguments.y),
-           typed<const T>(arguments.x), static_cast<int>(pixels_of_part_), parts);
+           typed<const T>(arguments.x), static_cast<int>(parts_.pixels), parts);
   }
 
   ConvProblem problem_;
   PatchGeometry geometry_;
-  std::int64_t tiles_, parts_, pixels_of_part_;
+  std::int64_t tiles_;
+  Parts parts_;
 };
 
 }  // namespace
