@@ -314,7 +314,7 @@ py::array contiguous(const py::array& array) {
   if (const auto shape = dtype ? transposition_of(array) : std::nullopt) {
     py::array copy = new_array(*dtype, shape_of(array));
     void* data = copy.mutable_data();
-    const py::gil_scoped_release released;
+    const Unlocked unlocked;
     transpose(*dtype, *shape, array.data(), data, default_threads());
     return copy;
   }
