@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "bindings/allocation.hpp"
+#include "bindings/unlocked.hpp"
 #include "runtime/threads.hpp"
 #include "transposition.hpp"
 
