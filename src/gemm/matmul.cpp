@@ -36,8 +36,14 @@ void run_typed(const MatmulProblem& problem, int threads) {
   T* c = static_cast<T*>(problem.c);
   if (k == 0) {
     std::fill_n(c, products * m * n, T(0));
+    constexpr std::int64_t kColumns = 1 << 20;  // kernels count them in int
     for (std::int64_t row = 0; fused && row < products * m; ++row) {
-      kernels_for<T>(machine).epilogue(epilogue, 1, static_cast<int>(n), c + row * n, 0, 1);
+      TileEpilogue<T> part = epilogue;
+      for (std::int64_t j = 0; j < n; j += kColumns) {
+        kernels_for<T>(machine).epilogue(part, 1, static_cast<int>(std::min(kColumns, n - j)),
+                                         c + row * n + j, 0, 1);
+        if (part.bias != nullptr) part.bias += kColumns;
+      }
     }
     return;
   }
