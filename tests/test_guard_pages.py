@@ -49,6 +49,10 @@ CONVOLUTIONS = (
     "conv3d c3 i3x4x5 k4 f2x3x3 p1",
     "conv2d c5 i3x6 k3 f3 p1 reflect",
     "conv2d c20 i4x18 k33 f3 p1 circular",
+    "conv2d c5 i4x9 k5 f3 p2 circular g5",
+    "conv2d c32 i5x19 k32 f3 p1 g8",
+    "conv2d c32 i7x10 k32 f3 s2 p1 g16",
+    "conv2d c21 i4x35 k40 f1x4 p0x3:2",
 )
 
 
