@@ -168,6 +168,7 @@ LONG = {
     "taps over a chain in groups": "conv2d c2 i30x30 k2 f24 p1 g2",
     "long rows": "conv1d c1 i1200 k1 f3 p1",
     "long strided rows": "conv1d n2 c2 i2100 k3 f5 s2 p2 reflect",
+    "long rows in pieces": "conv1d n2 c2 i5000 k2 f5 p2 g2",
     "long rows without taps": "conv1d n3 c2 i600 k2 f1",
     "many samples": "conv1d n1100 c2 i2 k3 f1",
     "many padded samples": "conv1d n600 c1 i3 k2 f3 p1 circular",
