@@ -73,13 +73,13 @@ _exported: dict[int, tuple[Any, ...]] = {}  # what lives until a consumer calls 
 _numbers = itertools.count(1)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # type: ignore[untyped-decorator]
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # type: ignore[misc]
 def _delete(managed: int) -> None:
     key = ctypes.cast(managed, ctypes.POINTER(_Managed)).contents.context
     _exported.pop(key or 0, None)
 
 
-@_Destructor  # type: ignore[untyped-decorator]
+@_Destructor  # type: ignore[misc]
 def _destroy(capsule: int) -> None:
     if _is_valid(capsule, _NAME):  # nobody consumed it
         _delete(_pointer_at(capsule, _NAME))
