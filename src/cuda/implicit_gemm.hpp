@@ -85,13 +85,13 @@ struct TapWalk {
 
   /// The source pixel that a row reads here, or -1 in padding that counts as zero.
   constexpr std::int64_t source(const GemmGeometry& g, const GemmRow& row) const {
-    std::int64_t pixel = 0;
+    int pixel = 0;  // not_as_gemm() sees to it that 31 bits do
     for (int i = 0; i < kSpatialAxes; ++i) {
       const GemmAxis& axis = g.axes[i];
-      std::int64_t at = row.origin[i] + tap[i] * axis.offset_step;
-      if (static_cast<std::uint64_t>(at) >= static_cast<std::uint64_t>(axis.sources)) {
+      int at = row.origin[i] + tap[i] * axis.offset_step;
+      if (static_cast<unsigned>(at) >= static_cast<unsigned>(axis.sources)) {
         if (g.mode == PaddingMode::zeros) return -1;
-        at = padded_source(at, axis.sources, g.mode);
+        at = static_cast<int>(padded_source(at, axis.sources, g.mode));
       }
       pixel = pixel * axis.sources + at;
     }

@@ -90,13 +90,13 @@ struct PixelWalk {
 
   /// The input pixel under a tap, or -1 in padding that counts as zero.
   constexpr std::int64_t source(const PatchGeometry& g, const PatchTap& tap) const {
-    std::int64_t found = 0;
+    int found = 0;  // not_as_gemm() sees to it that 31 bits do
     for (int i = 0; i < kSpatialAxes; ++i) {
       const PatchAxis& axis = g.axes[i];
-      std::int64_t in_axis = at[i] * axis.stride + tap.offset[i];
-      if (static_cast<std::uint64_t>(in_axis) >= static_cast<std::uint64_t>(axis.input)) {
+      int in_axis = at[i] * axis.stride + tap.offset[i];
+      if (static_cast<unsigned>(in_axis) >= static_cast<unsigned>(axis.input)) {
         if (g.mode == PaddingMode::zeros) return -1;
-        in_axis = padded_source(in_axis, axis.input, g.mode);
+        in_axis = static_cast<int>(padded_source(in_axis, axis.input, g.mode));
       }
       found = found * axis.input + in_axis;
     }
