@@ -406,8 +406,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     for (std::int64_t r = 0; r < rows.count; ++r) {
       const std::int64_t pixel =
           this->destination_pixel(plan, d, rows.first + r * plan.height.class_step(), 0);
-      TileEpilogue<T> rest = call.epilogue.tile(sample, channels.begin, pixel, width.step);
-      rest.bias_axis = BiasAxis::none;
+      const auto rest = call.epilogue.rest(sample, channels.begin, pixel, width.step);
       table_.epilogue(rest, static_cast<int>(width.count),
                       static_cast<int>(channels.end - channels.begin),
                       call.output.sample(sample, channels.begin) + pixel * call.output.pixel_stride,
@@ -627,8 +626,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
 
   void finish(const Call& call, std::int64_t sample, std::int64_t channel, std::int64_t pixel,
               std::int64_t count, std::int64_t step) const noexcept {
-    TileEpilogue<T> rest = call.epilogue.tile(sample, channel, pixel, step);
-    rest.bias_axis = BiasAxis::none;
+    const auto rest = call.epilogue.rest(sample, channel, pixel, step);
     table_.epilogue(rest, 1, static_cast<int>(count), call.output.sample(sample, channel) + pixel,
                     0, step);
   }

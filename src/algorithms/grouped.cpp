@@ -6,6 +6,7 @@
 // kernels of its own mostly do all residues together.
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "arithmetic.hpp"
@@ -73,17 +74,20 @@ class Grouped : public Execution {
   }
 
   /// The caller's weight between two channels of a group under taps of a phase, by number.
-  T weight_at(const T* weight, const DensePhase& phase, std::int64_t first_of_group,
-              std::int64_t produced, std::int64_t reduced, std::int64_t z, std::int64_t y,
-              std::int64_t x) const noexcept {
+  /// A weight's place in the array is the sum of its group's, channels' and tap's.
+  std::int64_t group_place(std::int64_t first_channel) const noexcept {
+    return first_channel * group_ * problem_.taps();
+  }
+  std::int64_t produced_stride() const noexcept {
+    return (adjoint_ ? 1 : group_) * problem_.taps();
+  }
+  std::int64_t reduced_stride() const noexcept { return (adjoint_ ? group_ : 1) * problem_.taps(); }
+  std::int64_t tap_place(const DensePhase& phase, std::int64_t z, std::int64_t y,
+                         std::int64_t x) const noexcept {
     const auto& axes = phase.phase.axes;
-    const std::int64_t tap =
-        (axes[0].taps[z].tap * problem_.windows[1].kernel + axes[1].taps[y].tap) *
-            problem_.windows[2].kernel +
-        axes[2].taps[x].tap;
-    const std::int64_t out = adjoint_ ? reduced : produced;
-    const std::int64_t in = adjoint_ ? produced : reduced;
-    return weight[((first_of_group + out) * group_ + in) * problem_.taps() + tap];
+    return (axes[0].taps[z].tap * problem_.windows[1].kernel + axes[1].taps[y].tap) *
+               problem_.windows[2].kernel +
+           axes[2].taps[x].tap;
   }
 
   ConvProblem problem_;
@@ -157,25 +161,12 @@ class GroupedChannelsLast final : public Grouped<T> {
     for (std::size_t n = 0; n < phases_.size(); ++n) {
       const DensePhase& phase = phases_[n];
       const std::int64_t slab_rows = tiles_[n].fixed ? phase.height.taps() : 1;
-      for (std::int64_t vector = 0; vector < vectors_; ++vector) {
-        for (std::int64_t z = 0; z < phase.depth.taps(); ++z) {
-          for (std::int64_t row = 0; row < phase.height.taps(); row += slab_rows) {
-            for (std::int64_t c = 0; c < group_; ++c) {
-              for (std::int64_t y = row; y < row + slab_rows; ++y) {
-                for (std::int64_t x = 0; x < phase.width.taps(); ++x) {
-                  for (std::int64_t i = 0; i < table_.lanes; ++i) {
-                    const std::int64_t channel = channel_of(vector, i);
-                    *target++ = channel < 0
-                                    ? T(0)
-                                    : this->weight_at(source, phase, channel / group_ * group_,
-                                                      channel % group_, c, z, y, x);
-                  }
-                }
-              }
-            }
-          }
-        }
-      }
+      const std::int64_t elements = phase.depth.taps() * phase.height.taps() *
+                                    phase.width.taps() * group_ * table_.lanes;
+      parallel_for(threads_, vectors_, [&](std::int64_t vector, int) {
+        pack_vector(source, phase, slab_rows, vector, target + vector * elements);
+      });
+      target += vectors_ * elements;
     }
     std::fill(target, target + channels_, T(0));
   }
@@ -208,6 +199,31 @@ class GroupedChannelsLast final : public Grouped<T> {
   };
 
   /// The output channel of a lane, or -1.
+  void pack_vector(const T* source, const DensePhase& phase, std::int64_t slab_rows,
+                   std::int64_t vector, T* target) const noexcept {
+    std::array<std::int64_t, kAlignment / sizeof(T)> lane_places;  // -1: an empty lane
+    for (int i = 0; i < table_.lanes; ++i) {
+      const std::int64_t channel = channel_of(vector, i);
+      lane_places[i] = channel < 0 ? -1
+                                   : this->group_place(channel / group_ * group_) +
+                                         channel % group_ * this->produced_stride();
+    }
+    for (std::int64_t z = 0; z < phase.depth.taps(); ++z) {
+      for (std::int64_t row = 0; row < phase.height.taps(); row += slab_rows) {
+        for (std::int64_t c = 0; c < group_; ++c) {
+          for (std::int64_t y = row; y < row + slab_rows; ++y) {
+            for (std::int64_t x = 0; x < phase.width.taps(); ++x) {
+              const T* from = source + c * this->reduced_stride() + this->tap_place(phase, z, y, x);
+              for (int i = 0; i < table_.lanes; ++i) {
+                *target++ = lane_places[i] < 0 ? T(0) : from[lane_places[i]];
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
   std::int64_t channel_of(std::int64_t vector, std::int64_t lane) const noexcept {
     if (several_) {
       const std::int64_t channel = vector * span_ + lane;
@@ -304,8 +320,7 @@ class GroupedChannelsLast final : public Grouped<T> {
     for (std::int64_t r = 0; r < rows.count; ++r) {
       const std::int64_t pixel =
           this->destination_pixel(phase, d, rows.first + r * phase.height.class_step(), 0);
-      TileEpilogue<T> rest = call.epilogue.tile(sample, channels.begin, pixel, axes[2].step);
-      rest.bias_axis = BiasAxis::none;
+      const auto rest = call.epilogue.rest(sample, channels.begin, pixel, axes[2].step);
       table_.epilogue(rest, static_cast<int>(axes[2].count),
                       static_cast<int>(channels.end - channels.begin),
                       call.output.sample(sample, channels.begin) + pixel * call.output.pixel_stride,
@@ -392,8 +407,10 @@ class GroupedChannelsFirst final : public Grouped<T> {
             for (std::int64_t z = 0; z < phase.depth.taps(); ++z) {
               for (std::int64_t y = 0; y < phase.height.taps(); ++y) {
                 for (std::int64_t x = 0; x < phase.width.taps(); ++x) {
+                  const T* from = source + this->group_place(first) +
+                                  c * this->reduced_stride() + this->tap_place(phase, z, y, x);
                   for (std::int64_t m = k; m < end; ++m) {
-                    *target++ = this->weight_at(source, phase, first, m, c, z, y, x);
+                    *target++ = from[m * this->produced_stride()];
                   }
                 }
               }
@@ -580,8 +597,7 @@ class GroupedChannelsFirst final : public Grouped<T> {
       const std::int64_t pixel =
           this->destination_pixel(phase, piece.d, piece.first_row + r * phase.height.class_step(),
                                   piece.first_column);
-      TileEpilogue<T> rest = call.epilogue.tile(sample, channel, pixel, step);
-      rest.bias_axis = BiasAxis::none;
+      const auto rest = call.epilogue.rest(sample, channel, pixel, step);
       table_.epilogue(rest, static_cast<int>(group_), static_cast<int>(piece.columns),
                       call.output.sample(sample, channel) + pixel, call.output.channel_stride,
                       step);
