@@ -34,7 +34,9 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 W = np.ones((4, 3, 3, 3))
 
 
-@pytest.fixture(scope="module", params=["emulated", "device"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("emulated", marks=pytest.mark.emulated), "device"]
+)
 def where(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Emulated | TorchDevice]:
