@@ -255,13 +255,15 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "gradient of weights: the last column that is no zero padding is left out",
         ),
     ),
-    "src/taps.cpp": (
+    "src/padding.hpp": (
         ("if (q >= 0 && «q < input») return q;", "q <= input", "padding begins a pixel late"),
         (
             "return q < 0 ? -q : «2 * (input - 1) - q»;",
             "2 * input - 1 - q",
             "reflect repeats the edge",
         ),
+    ),
+    "src/taps.cpp": (
         (
             "if (distance % w.stride == 0 && «distance / w.stride < w.output») {",
             "distance / w.stride <= w.output",
@@ -545,7 +547,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a column takes a tap that reads behind the row",
         ),
     ),
-    "src/implicit_gemm/weight_gradient.cpp": (
+    "src/implicit_gemm/gradient_geometry.cpp": (
         (
             "tap.begin = std::clamp(«divide_up(-tap.offsets[2], width.stride) - block.column»,",
             "divide_up(-tap.offsets[2], width.stride) - block.column + 1",
@@ -557,10 +559,12 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a column behind the row counts",
         ),
         (
-            "return clips_ && (at < 0 || «at >= windows_[axis].input»);",
+            "return clips() && (at < 0 || «at >= windows_[axis].input»);",
             "at > windows_[axis].input",
             "a row or plane behind the map counts",
         ),
+    ),
+    "src/implicit_gemm/gradient_panels.cpp": (
         (
             "const std::int64_t begin = "
             "std::clamp<std::int64_t>(«divide_up(-from, source_step)», 0, count);",
@@ -577,6 +581,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "j < count - 1",
             "the last column of padding is not packed",
         ),
+    ),
+    "src/implicit_gemm/weight_gradient.cpp": (
         (
             "const std::int64_t channels = «std::min(columns_width_, shape_.lanes - first)»;",
             "columns_width_",
@@ -722,9 +728,17 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "weights of channels that fill up a vector are not cleared",
         ),
         (
-            "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) {",
+            "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
+            "const Range terms{term, std::min(terms_, term + term_chunk_)}; "
+            "for (std::int64_t panel = 0; panel < panels; ++panel) {",
             "term < terms_ - 1",
             "a chunk of one term is left out",
+        ),
+        (
+            "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
+            "const Range terms{term, std::min(terms_, term + term_chunk_)}; transform_weights(",
+            "term < terms_ - 1",
+            "weights that are not packed: a chunk of one term is left out",
         ),
     ),
     "src/winograd/geometry.cpp": (
