@@ -3,6 +3,7 @@
 #include "arithmetic.hpp"
 #include "cuda/device.hpp"
 #include "cuda/kernels/ptx.cuh"
+#include "cuda/kernels/warp_tile.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/parts.cuh"
 #include "cuda/patches.hpp"
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
   const int steps = end > begin ? (end - begin + kDepth - 1) / kDepth : 0;
-  float sums[kRowTiles][kColumnTiles][4] = {};
+  WarpTile<T, kRowTiles, kColumnTiles> tile_sums;
   for (int step = 0; step < kStages - 1; ++step) {
     if (step < steps) begin_copy(step);
     commit_copies();
@@ -116,31 +117,13 @@ __global__ void __launch_bounds__(kThreads, 2)
             b[j], chunk_at(of_x, k + lane / 8 % 2 * 8 + lane % 8,
                            (warp_column + j * 16) / kChunk + lane / 16));
       }
-#pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          multiply_matrices<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-        }
-      }
+      tile_sums.add(a, b);
     }
   }
   wait_for_copies<0>();
   __syncthreads();
   auto* const result = reinterpret_cast<float*>(stages);
-#pragma unroll
-  for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-    for (int j = 0; j < kColumnTiles; ++j) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int to_row = warp_row + i * 16 + half * 8 + lane / 4;
-        const int to_column = warp_column + j * 8 + lane % 4 * 2;
-        *reinterpret_cast<float2*>(result + to_row * kResultPitch + to_column) =
-            make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
-      }
-    }
-  }
+  tile_sums.store(result, kResultPitch, warp_row, warp_column, lane);
   __syncthreads();
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kTile * kTile; i += kThreads) {

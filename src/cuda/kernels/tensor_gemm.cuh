@@ -9,6 +9,7 @@
 
 #include "cuda/kernels/numbers.cuh"
 #include "cuda/kernels/ptx.cuh"
+#include "cuda/kernels/warp_tile.cuh"
 
 namespace convolith::cuda {
 
@@ -44,7 +45,7 @@ struct TensorGemm {
     auto* const stages = dynamic_shared<unsigned char>();
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const int first_row = warp / 4 * kWarpRows, first_column = warp % 4 * kWarpColumns;
-    float sums[kRowTiles][kColumnTiles][4] = {};
+    WarpTile<T, kRowTiles, kColumnTiles> tile_sums;
 
     for (int step = 0; step < kStages - 1; ++step) {
       if (step < steps) begin_copy(load, stages, step);
@@ -70,31 +71,13 @@ struct TensorGemm {
           load_matrices(b[j], chunk_at(right, first_column + j * 16 + lane / 16 * 8 + lane % 8,
                                        chunk + lane / 8 % 2));
         }
-#pragma unroll
-        for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-          for (int j = 0; j < kColumnTiles; ++j) {
-            multiply_matrices<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-          }
-        }
+        tile_sums.add(a, b);
       }
     }
     wait_for_copies<0>();
     __syncthreads();
     auto* const result = reinterpret_cast<float*>(stages);
-#pragma unroll
-    for (int i = 0; i < kRowTiles; ++i) {
-#pragma unroll
-      for (int j = 0; j < kColumnTiles; ++j) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = first_row + i * 16 + half * 8 + lane / 4;
-          const int column = first_column + j * 8 + lane % 4 * 2;
-          *reinterpret_cast<float2*>(result + row * kResultPitch + column) =
-              make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
-        }
-      }
-    }
+    tile_sums.store(result, kResultPitch, first_row, first_column, lane);
     __syncthreads();
     return result;
   }
