@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 CUDA = 2  # kDLCUDA
 _INT, _UINT, _FLOAT, _BFLOAT = 0, 1, 2, 4
@@ -20,7 +20,7 @@ _NAMES = {code: name for name, code in _CODES.items()}
 
 
 class _Tensor(ctypes.Structure):
-    _fields_ = [
+    _fields_: ClassVar = [
         ("data", ctypes.c_void_p),
         ("device_type", ctypes.c_int32),
         ("device_id", ctypes.c_int32),
@@ -35,7 +35,11 @@ class _Tensor(ctypes.Structure):
 
 
 class _Managed(ctypes.Structure):
-    _fields_ = [("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
+    _fields_: ClassVar = [
+        ("tensor", _Tensor),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    ]
 
 
 _python = ctypes.pythonapi

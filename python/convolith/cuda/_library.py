@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from convolith import _core
 
@@ -26,7 +26,7 @@ class NotAvailableError(RuntimeError):
 class Maps(ctypes.Structure):
     """convolith::TensorView"""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("data", Pointer),
         ("sample_stride", ctypes.c_int64),
         ("channel_stride", ctypes.c_int64),
@@ -37,7 +37,7 @@ class Maps(ctypes.Structure):
 class ConvArguments(ctypes.Structure):
     """convolith::ConvArguments"""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("x", Maps),
         ("y", Maps),
         ("weight", Pointer),
@@ -49,7 +49,7 @@ class ConvArguments(ctypes.Structure):
 class Options(ctypes.Structure):
     """What a plan follows from, besides the problem."""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("algorithm", ctypes.c_char_p),
         ("workspace_limit", ctypes.c_int64),
         ("strict", ctypes.c_int32),
@@ -61,7 +61,7 @@ class Options(ctypes.Structure):
 class PlanRecord(ctypes.Structure):
     """What is known of a plan."""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("algorithm", ctypes.c_char_p),
         ("workspace_bytes", ctypes.c_uint64),
         ("packed_bytes", ctypes.c_uint64),
@@ -73,7 +73,7 @@ class PlanRecord(ctypes.Structure):
 class CandidateRecord(ctypes.Structure):
     """How an algorithm stands to a problem."""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("name", ctypes.c_char_p),
         ("summary", ctypes.c_char_p),
         ("supported", ctypes.c_int32),
@@ -89,7 +89,7 @@ class CandidateRecord(ctypes.Structure):
 class PoolRecord(ctypes.Structure):
     """A pooling: what PoolProblem.numbers tells."""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("op", ctypes.c_int32),
         ("dtype", ctypes.c_int32),
         ("layout", ctypes.c_int32),
@@ -114,7 +114,7 @@ class PoolRecord(ctypes.Structure):
 class DeviceRecord(ctypes.Structure):
     """What a device says of itself."""
 
-    _fields_ = [
+    _fields_: ClassVar = [
         ("name", ctypes.c_char_p),
         ("major", ctypes.c_int32),
         ("minor", ctypes.c_int32),
