@@ -227,6 +227,7 @@ def test_an_interrupt_is_raised_when_the_call_returns() -> None:
         x = np.ones((4, 64, 256, 256), np.float32)
         w = np.ones((64, 64, 3, 3), np.float32)
         out = np.full((4, 64, 254, 254), np.nan, np.float32)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
         began, interrupted = [], []
 
         def interrupt():
