@@ -376,6 +376,56 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last panel of weights is packed as a whole one",
         ),
     ),
+    "src/kernels/interleaving.inl.hpp": (
+        (
+            "const int left = «count * kChannels - kPart * kLanes<T>»;",
+            "count * kChannels - kPart * kLanes<T> - 1",
+            "the last channel of the last pixel is not stored",
+        ),
+        (
+            "for (; «i + kLanes<T> <= pixels»; i += kLanes<T>) { CONVOLITH_UNROLL(8)",
+            "i < pixels",
+            "the last pixels are taken as a whole vector",
+        ),
+        (
+            "const int left = «count * kChannels - p * kLanes<T>»;",
+            "count * kChannels - p * kLanes<T> + 1",
+            "an element behind the last pixel is read",
+        ),
+    ),
+    "src/kernels/pixel_tile.inl.hpp": (
+        (
+            "const int count = «v < kVectors - 1 ? kLanes<T> : last»;",
+            "kLanes<T>",
+            "the last vector of a line is stored whole",
+        ),
+        (
+            "return «kPartial && v == kVectors - 1» ? load_partial(at, last) : load(at);",
+            "false",
+            "reads beyond the last row of the source",
+        ),
+        (
+            "if («kLines > 1 || tile.reads_whole_vectors || "
+            "tile.columns == kVectors * kLanes<T>») {",
+            "true",
+            "lines read where they lie are read beyond their ends",
+        ),
+        ("if («tile.lines > 0») run_lines", "tile.lines > 1", "the last line of a few is left out"),
+        ("if («tile.continues») s =", "false", "sums of earlier terms are lost"),
+    ),
+    "src/kernels/pixel_gradient.inl.hpp": (
+        (
+            "if («last > 0») add(x, y,",
+            "last > 1",
+            "a single last column is left out",
+        ),
+        (
+            "for (std::int64_t i = tile.columns; «i >= kLanes<T>»; i -= kLanes<T>)",
+            "i > 0",
+            "the last columns are taken as a whole vector",
+        ),
+        ("store<T>(to, «load(to) + sum[t][k]»);", "sum[t][k]", "a block's sums replace the others"),
+    ),
     "src/kernels/patches.inl.hpp": (
         (
             "const auto rest = «static_cast<int>(segment.count - whole)»;",
@@ -501,25 +551,9 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/pixel_lanes.cpp": (
         (
-            "const std::int64_t begin = std::clamp<std::int64_t>(«divide_up(-offset, step)», 0, "
-            "count);",
-            "divide_up(-offset, step) - 1",
-            "a column in front of a row is packed",
-        ),
-        (
-            "line == nullptr ? begin : std::clamp(«divide_up(extent - offset, step)», begin, "
-            "count);",
-            "divide_up(extent - offset, step) + 1",
-            "a column behind a row is packed",
-        ),
-        (
-            "for (std::int64_t j = end; «j < count»; ++j) pad(j);",
-            "j < count - 1",
-            "the last column of padding is not packed",
-        ),
-        (
-            "static_cast<int>(«std::min<std::int64_t>(this->tile_pixels_, column_end - column)»);",
-            "this->tile_pixels_",
+            "tile.columns = static_cast<int>(«std::min<std::int64_t>(shape.columns, "
+            "column_end - column)»);",
+            "shape.columns",
             "the last tile of a row is a whole one",
         ),
         (
@@ -528,10 +562,66 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last row of taps is left out",
         ),
         (
-            "source + column - block.column, offsets + terms.begin + k.begin, to, to_stride, "
-            "«b > 0»);",
-            "false",
-            "the last block of a sum replaces the others",
+            "rows = {«std::min(rows.begin, more.begin)», std::max(rows.end, more.end)};",
+            "rows.begin",
+            "rows of taps that only later lines of a group need are left out",
+        ),
+        (
+            "while (next < end && «same(group_terms(plan, planes, next, group), terms)») "
+            "next += group;",
+            "true",
+            "lines take the terms of others",
+        ),
+        ("tile.lines = «std::min(next, end) - row»;", "next - row", "a tile has lines of others"),
+        ("tile.continues = «b > 0»;", "false", "the last block of a sum replaces the others"),
+    ),
+    "src/implicit_gemm/pixel_strips.cpp": (
+        (
+            "const std::int64_t begin = std::clamp<std::int64_t>(«divide_up(-offset, step_)», 0, "
+            "pixels);",
+            "divide_up(-offset, step_) - 1",
+            "a column in front of a row is packed",
+        ),
+        (
+            "line == nullptr ? begin : std::clamp(«divide_up(extent_ - offset, step_)», begin, "
+            "pixels);",
+            "divide_up(extent_ - offset, step_) + 1",
+            "a column behind a row is packed",
+        ),
+        (
+            "pad(source, line, offset, «{end, pixels}», strip);",
+            "{end, pixels - 1}",
+            "the last column of padding is not packed",
+        ),
+        (
+            "kernels_.clear_rows(channels_, «pixels.end - pixels.begin», strip + pixels.begin, "
+            "channel);",
+            "pixels.end - pixels.begin - 1",
+            "the last column of zeros is not cleared",
+        ),
+    ),
+    "src/implicit_gemm/pixel_gradient.cpp": (
+        ("if («plane < 0») continue;", "false", "a plane of padding is read"),
+        ("if («row < 0») continue;  // is", "false", "a row of padding is read"),
+        (
+            "std::clamp<std::int64_t>(«divide_up(-first, height.stride)», 0, block.rows);",
+            "divide_up(-first, height.stride) - 1",
+            "a row of padding in front counts",
+        ),
+        (
+            "std::clamp(«divide_up(height.input - first, height.stride)», begin, block.rows)};",
+            "divide_up(height.input - first, height.stride) + 1",
+            "a row of padding behind counts",
+        ),
+        (
+            "const std::int64_t taps = «divide_up(width.kernel - residue, width.stride)»;",
+            "(width.kernel - residue) / width.stride",
+            "the last tap of a residue is left out",
+        ),
+        (
+            "for (std::int64_t part = 1; «part < parts_»; ++part)",
+            "part < parts_ - 1",
+            "the last part of the sums is left out",
         ),
     ),
     "src/implicit_gemm/column_segments.cpp": (

@@ -16,7 +16,7 @@ ThinProduct<T>::ThinProduct(std::int64_t m, std::int64_t n, std::int64_t k, cons
 
 template <class T>
 bool ThinProduct<T>::supports(const GemmOperand<T>& a, const GemmOperand<T>& b) const noexcept {
-  if (m_ > kernels_->dot_rows || k_ > kMaxChain * kMaxChain) return false;
+  if (m_ > kernels_->thin_rows || k_ > kMaxChain * kMaxChain) return false;
   return b.column_stride == 1 || (b.row_stride == 1 && a.column_stride == 1);
 }
 

@@ -1,19 +1,23 @@
 #include "implicit_gemm/pixel_lanes.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "arithmetic.hpp"
 #include "runtime/cpu.hpp"
-#include "taps.hpp"
 
 namespace convolith {
 namespace {
 
+bool same(const Range& a, const Range& b) { return a.begin == b.begin && a.end == b.end; }
+
+/// Columns of a tile of the smallest panel, the widest there is.
 int tile_pixels(const ConvProblem& problem, const auto& kernels) {
   const std::int64_t produced =
       is_adjoint(problem) ? problem.in_channels_per_group() : problem.out_channels_per_group();
-  return kernels.offsets_columns(
-      static_cast<int>(std::min<std::int64_t>(produced, kernels.tile_rows)));
+  const std::int64_t panels = divide_up(produced, kernels.tile_rows);
+  constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
+  return kernels.pixel_shape(static_cast<int>(produced / panels), kAny).columns;
 }
 
 }  // namespace
@@ -21,7 +25,10 @@ int tile_pixels(const ConvProblem& problem, const auto& kernels) {
 template <class T>
 PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : Base(problem, machine, threads, tile_pixels(problem, kernels_for<T>(machine)),
-           kernels_for<T>(machine).lanes, kernels_for<T>(machine).tile_rows) {
+           kernels_for<T>(machine).lanes, kernels_for<T>(machine).tile_rows),
+      strips_(this->axes_[2], this->sources_[2], this->source_step_[2], this->reduced_, problem,
+              this->kernels_),
+      clamp_(problem.epilogue) {
   this->in_place_ = this->pointwise_ && !this->channels_last_;
   // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.
   most_terms_ = std::clamp<std::int64_t>(
@@ -29,24 +36,14 @@ PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, in
       kMaxChain);
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
   if (!this->in_place_) {
+    strips_.serve(this->block_columns_);
     for (const PhasePlan& plan : this->phases_) offsets_.push_back(list_offsets(plan.phase));
   }
 }
 
-/// Pixels of one residue in a strip, one vector apart from a power of two: against conflicts in L1.
-template <class T>
-std::int64_t PixelLanes<T>::residue_pixels(std::int64_t columns) const noexcept {
-  const auto& offsets = this->axes_[2].offsets();
-  const std::int64_t reach =
-      offsets.empty() ? 0 : (offsets.back() - offsets.front()) / this->source_step_[2];
-  // The last tile reads whole vectors.
-  return round_up(columns, this->tile_pixels_) + round_up(reach, this->kernels_.lanes) +
-         this->kernels_.lanes;
-}
-
 template <class T>
 std::int64_t PixelLanes<T>::row_elements(std::int64_t columns) const noexcept {
-  return this->reduced_ * this->source_step_[2] * residue_pixels(columns);
+  return strips_.elements(columns);
 }
 
 /// A tile before it is brought home; the offsets of the terms where the source is read in place.
@@ -60,17 +57,13 @@ std::size_t PixelLanes<T>::extra_bytes() const noexcept {
 template <class T>
 std::vector<std::int64_t> PixelLanes<T>::list_offsets(const Phase& phase) const {
   const auto& [depth, height, width] = phase.axes;
-  const std::int64_t residues = this->source_step_[2];
-  const std::int64_t residue = residue_pixels(this->block_columns_);
   std::vector<std::int64_t> offsets;
   for (const AxisPhase::Tap& d : depth.taps) {
     for (const AxisPhase::Tap& h : height.taps) {
       const std::int64_t strip = this->strip_at(d.offset, this->axes_[1].place(h.offset));
       for (const AxisPhase::Tap& w : width.taps) {
-        const std::int64_t shift = w.offset - this->axes_[2].offsets().front();
         for (std::int64_t c = 0; c < this->reduced_; ++c) {
-          offsets.push_back(strip + (c * residues + shift % residues) * residue +
-                            shift / residues);
+          offsets.push_back(strip + strips_.at(c, w.offset));
         }
       }
     }
@@ -87,54 +80,7 @@ Range PixelLanes<T>::panel_channels(std::int64_t panel) const noexcept {
 template <class T>
 void PixelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
                                std::int64_t columns, T* strip) const noexcept {
-  const auto& offsets = this->axes_[2].offsets();
-  if (offsets.empty()) return;
-  const std::int64_t step = this->source_step_[2];
-  const std::int64_t extent = this->sources_[2];
-  const std::int64_t residue_elements = residue_pixels(this->block_columns_);
-  const std::int64_t channel = step * residue_elements;
-  const std::int64_t start = first_column * step + offsets.front();
-  const std::int64_t needed = (columns - 1) * step + offsets.back() - offsets.front() + 1;
-  for (std::int64_t residue = 0; residue < step; ++residue, strip += residue_elements) {
-    // Pixel j of the residue comes from j * step + offset.
-    const std::int64_t offset = start + residue;
-    const std::int64_t count = std::max<std::int64_t>(0, divide_up(needed - residue, step));
-    const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-offset, step), 0, count);
-    const std::int64_t end =
-        line == nullptr ? begin : std::clamp(divide_up(extent - offset, step), begin, count);
-    if (begin < end) {
-      pack_pixels(source, line + (offset + begin * step) * source.pixel_stride, end - begin,
-                  strip + begin);
-    }
-    const auto pad = [&](std::int64_t j) {
-      const std::int64_t at =
-          line == nullptr
-              ? -1
-              : padded_source(offset + j * step, extent, this->problem_.padding_mode);
-      for (std::int64_t c = 0; c < this->reduced_; ++c) {
-        strip[c * channel + j] =
-            at < 0 ? T(0) : line[at * source.pixel_stride + c * source.channel_stride];
-      }
-    };
-    for (std::int64_t j = 0; j < begin; ++j) pad(j);
-    for (std::int64_t j = end; j < count; ++j) pad(j);
-  }
-}
-
-/// `count` pixels of all reduced channels, the step apart in the source, pixels together.
-template <class T>
-void PixelLanes<T>::pack_pixels(const Maps<T>& source, const T* from, std::int64_t count,
-                                T* to) const noexcept {
-  const std::int64_t step = this->source_step_[2] * source.pixel_stride;
-  const std::int64_t channel = this->source_step_[2] * residue_pixels(this->block_columns_);
-  if (this->channels_last_) {
-    this->kernels_.transpose(count, this->reduced_, from, step, source.channel_stride, to, channel,
-                             1);
-    return;
-  }
-  for (std::int64_t c = 0; c < this->reduced_; ++c) {
-    this->kernels_.copy_strided(count, from + c * source.channel_stride, step, to + c * channel);
-  }
+  strips_.pack(source, line, first_column, columns, strip);
 }
 
 template <class T>
@@ -157,23 +103,26 @@ void PixelLanes<T>::multiply(const Call& call, const Block& block, const T* stri
     const PhasePlan& plan = this->phases_[p];
     if (block.depth >= plan.phase.axes[0].count) continue;
     const std::int64_t* offsets = this->in_place_ ? in_place : offsets_[p].data();
-    const std::int64_t row_end = std::min(block.row_end, plan.phase.axes[1].count);
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      for (std::int64_t row = block.row; row < row_end; ++row) {
-        multiply_row(call, block, plan, offsets, source + (row - block.row) * row_stride, row,
-                     panel, tile);
-      }
+      multiply_panel(call, block, plan, offsets, source, row_stride, panel, tile);
     }
   }
 }
 
-/// The terms of a row's sums without the kernel rows at either end that lie in padding.
+/// The terms of the sums of a group of rows without the kernel rows at either end that lie in padding
+/// for all of them. Groups do not depend on blocks, nor, thus, sums on the number of threads.
 template <class T>
-Range PixelLanes<T>::terms_inside(const PhasePlan& plan, std::int64_t depth,
-                                  std::int64_t row) const noexcept {
+Range PixelLanes<T>::group_terms(const PhasePlan& plan, const Range& planes,
+                                 std::int64_t first_row, std::int64_t lines) const noexcept {
   const auto& axes = plan.phase.axes;
-  const Range planes = this->taps_inside(plan.phase, 0, depth);
-  const Range rows = this->taps_inside(plan.phase, 1, row);
+  const std::int64_t end = std::min(first_row + lines, axes[1].count);
+  Range rows = this->taps_inside(plan.phase, 1, first_row);
+  for (std::int64_t row = first_row + 1; row < end; ++row) {
+    const Range more = this->taps_inside(plan.phase, 1, row);
+    if (more.begin == more.end) continue;
+    if (rows.begin == rows.end) rows = more;
+    rows = {std::min(rows.begin, more.begin), std::max(rows.end, more.end)};
+  }
   if (planes.begin == planes.end || rows.begin == rows.end) return {0, 0};
   const auto height = static_cast<std::int64_t>(axes[1].taps.size());
   const std::int64_t kernel_row = static_cast<std::int64_t>(axes[2].taps.size()) * this->reduced_;
@@ -181,44 +130,83 @@ Range PixelLanes<T>::terms_inside(const PhasePlan& plan, std::int64_t depth,
           ((planes.end - 1) * height + rows.end) * kernel_row};
 }
 
-/// The sums of one output row and panel of output channels, tile by tile.
+/// The sums of a block and panel of output channels, tile by tile.
 template <class T>
-void PixelLanes<T>::multiply_row(const Call& call, const Block& block, const PhasePlan& plan,
-                                 const std::int64_t* offsets, const T* source, std::int64_t row,
-                                 std::int64_t panel, T* tile) const noexcept {
+void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const PhasePlan& plan,
+                                   const std::int64_t* offsets, const T* source,
+                                   std::int64_t row_stride, std::int64_t panel,
+                                   T* partial) const noexcept {
   const Range channels = panel_channels(panel);
-  const auto produced = static_cast<int>(channels.end - channels.begin);
-  const std::int64_t first_channel = block.group * this->produced_ + channels.begin;
+  const auto& [depth_axis, height, width] = plan.phase.axes;
   const T* weight = call.packed + plan.packed_begin +
                     (block.group * this->panels_ + panel) * this->panel_elements_;
   const Maps<T>& output = call.output;
-  const Range terms = terms_inside(plan, block.depth, row);
-  const auto k_blocks = static_cast<int>(
-      std::max<std::int64_t>(1, divide_up(terms.end - terms.begin, most_terms_)));
-  const std::int64_t column_end = std::min(block.column_end, plan.phase.axes[2].count);
-  for (std::int64_t column = block.column; column < column_end; column += this->tile_pixels_) {
-    const auto pixels =
-        static_cast<int>(std::min<std::int64_t>(this->tile_pixels_, column_end - column));
-    const std::int64_t pixel = this->output_pixel(plan.phase, block.depth, row, column);
-    T* to = stores_tiles()
-                ? tile
-                : output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-    const std::int64_t to_stride = stores_tiles() ? this->tile_pixels_ : output.channel_stride;
-    for (int b = 0; b < k_blocks; ++b) {
-      const Range k = Range::share(terms.end - terms.begin, b, k_blocks);
-      this->kernels_.gemm_offsets_tile(
-          produced, pixels, k.end - k.begin, weight + (terms.begin + k.begin) * this->panel_width_,
-          source + column - block.column, offsets + terms.begin + k.begin, to, to_stride, b > 0);
+  PixelTile<T> tile{};
+  tile.channels = static_cast<int>(channels.end - channels.begin);
+  tile.source_line_stride = row_stride;
+  tile.reads_whole_vectors = !this->in_place_;
+  tile.partial = partial;
+  tile.output_line_stride = height.step * this->outputs_[2] * output.pixel_stride;
+  tile.output_channel_stride = output.channel_stride;
+  tile.interleaves = this->channels_last_;
+  tile.finishes = !call.epilogue.empty();
+  tile.bias = call.epilogue.bias(block.group * this->produced_ + channels.begin);
+  tile.least = clamp_.least;
+  tile.greatest = clamp_.greatest;
+  const bool at_home =
+      !clamp_.rest && width.step == 1 &&
+      (this->channels_last_ ? output.pixel_stride == tile.channels &&
+                                  tile.channels <= this->kernels_.interleaved_channels
+                            : output.pixel_stride == 1);
+  const std::int64_t row_end = std::min(block.row_end, height.count);
+  const std::int64_t column_end = std::min(block.column_end, width.count);
+  const Range planes = this->taps_inside(plan.phase, 0, block.depth);
+  const std::int64_t group = this->kernels_.pixel_shape(tile.channels, width.count).lines;
+  for (std::int64_t column = block.column; column < column_end; column += tile.columns) {
+    const PixelShape shape = this->kernels_.pixel_shape(tile.channels, column_end - column);
+    tile.columns = static_cast<int>(std::min<std::int64_t>(shape.columns, column_end - column));
+    for (std::int64_t row = block.row; row < row_end; row += tile.lines) {
+      std::int64_t next = row / group * group;  // the next group
+      const Range terms = group_terms(plan, planes, next, group);
+      next += group;
+      const auto k_blocks = static_cast<int>(
+          std::max<std::int64_t>(1, divide_up(terms.end - terms.begin, most_terms_)));
+      // Lines with the same terms; where the sums come to `partial` first, as many as it takes.
+      const std::int64_t most = k_blocks == 1 && at_home ? row_end - row : shape.lines;
+      const std::int64_t end = std::min(row + most, row_end);
+      while (next < end && same(group_terms(plan, planes, next, group), terms)) next += group;
+      tile.lines = std::min(next, end) - row;
+      T* home = at_home ? output.sample(block.sample, block.group * this->produced_ +
+                                                          channels.begin) +
+                              this->output_pixel(plan.phase, block.depth, row, column) *
+                                  output.pixel_stride
+                        : nullptr;
+      for (int b = 0; b < k_blocks; ++b) {
+        const Range k = Range::share(terms.end - terms.begin, b, k_blocks);
+        tile.terms = k.end - k.begin;
+        tile.weight = weight + (terms.begin + k.begin) * this->panel_width_;
+        tile.source = source + (row - block.row) * row_stride + column - block.column;
+        tile.offsets = offsets + terms.begin + k.begin;
+        tile.continues = b > 0;
+        tile.output = b == k_blocks - 1 ? home : nullptr;
+        this->kernels_.pixel_tile(tile);
+      }
+      if (at_home) continue;
+      const std::int64_t stride = round_up(tile.columns, this->kernels_.lanes);
+      for (std::int64_t line = 0; line < tile.lines; ++line) {
+        finish_line(call, block, plan, row + line, column, tile.columns, channels,
+                    partial + line * tile.channels * stride, stride);
+      }
     }
-    finish_tile(call, block, plan, row, column, pixels, channels, tile);
   }
 }
 
-/// Applies the epilogue to a tile [channel][pixel], and brings it home where it does not lie so.
+/// Applies the epilogue to a line [channel][pixel] of a tile, and brings it home.
 template <class T>
-void PixelLanes<T>::finish_tile(const Call& call, const Block& block, const PhasePlan& plan,
+void PixelLanes<T>::finish_line(const Call& call, const Block& block, const PhasePlan& plan,
                                 std::int64_t row, std::int64_t column, int pixels,
-                                const Range& channels, T* tile) const noexcept {
+                                const Range& channels, T* line,
+                                std::int64_t stride) const noexcept {
   const auto produced = static_cast<int>(channels.end - channels.begin);
   const std::int64_t first_channel = block.group * this->produced_ + channels.begin;
   const Maps<T>& output = call.output;
@@ -226,22 +214,18 @@ void PixelLanes<T>::finish_tile(const Call& call, const Block& block, const Phas
   const std::int64_t pixel_step = plan.phase.axes[2].step;
   const std::int64_t step = pixel_step * output.pixel_stride;
   T* to = output.sample(block.sample, first_channel) + pixel * output.pixel_stride;
-  const bool at_home = !stores_tiles();
   if (!call.epilogue.empty()) {
     auto epilogue = call.epilogue.tile(block.sample, first_channel, pixel, pixel_step);
     if (this->channels_last_) epilogue = transposed(epilogue);
-    this->kernels_.epilogue(epilogue, produced, pixels, at_home ? to : tile,
-                            at_home ? output.channel_stride : this->tile_pixels_, at_home ? step : 1);
+    this->kernels_.epilogue(epilogue, produced, pixels, line, stride, 1);
   }
-  if (at_home) return;
   if (this->channels_last_) {
-    this->kernels_.transpose(produced, pixels, tile, this->tile_pixels_, 1, to, step,
-                             output.channel_stride);
+    this->kernels_.transpose(produced, pixels, line, stride, 1, to, step, output.channel_stride);
     return;
   }
   for (int c = 0; c < produced; ++c) {
     for (int i = 0; i < pixels; ++i) {
-      to[c * output.channel_stride + i * step] = tile[c * this->tile_pixels_ + i];
+      to[c * output.channel_stride + i * step] = line[c * stride + i];
     }
   }
 }

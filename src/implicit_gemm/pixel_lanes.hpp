@@ -1,12 +1,12 @@
 #pragma once
 
+#include "implicit_gemm/pixel_strips.hpp"
 #include "implicit_gemm/strip_gemm.hpp"
 
 namespace convolith {
 
 /// Implicit GEMM with output pixels as lanes: where there are few output channels, or sums so short
-/// that ChannelLanes would mostly transpose. Strips are [row][channel][residue of the source
-/// step][pixel], so that neighbouring outputs read neighbouring elements under every tap.
+/// that ChannelLanes would mostly transpose.
 template <class T>
 class PixelLanes final : public StripGemm<T> {
  public:
@@ -26,22 +26,18 @@ class PixelLanes final : public StripGemm<T> {
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                 std::byte* extra) const noexcept override;
 
-  std::int64_t residue_pixels(std::int64_t columns) const noexcept;
   std::vector<std::int64_t> list_offsets(const Phase& phase) const;
-  Range terms_inside(const PhasePlan& plan, std::int64_t depth, std::int64_t row) const noexcept;
-  void pack_pixels(const Maps<T>& source, const T* from, std::int64_t count,
-                   T* to) const noexcept;
-  void multiply_row(const Call& call, const Block& block, const PhasePlan& plan,
-                    const std::int64_t* offsets, const T* source, std::int64_t row,
-                    std::int64_t panel, T* tile) const noexcept;
-  void finish_tile(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
-                   std::int64_t column, int pixels, const Range& channels,
-                   T* tile) const noexcept;
+  Range group_terms(const PhasePlan& plan, const Range& planes, std::int64_t first_row,
+                    std::int64_t lines) const noexcept;
+  void multiply_panel(const Call& call, const Block& block, const PhasePlan& plan,
+                      const std::int64_t* offsets, const T* source, std::int64_t row_stride,
+                      std::int64_t panel, T* partial) const noexcept;
+  void finish_line(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
+                   std::int64_t column, int pixels, const Range& channels, T* line,
+                   std::int64_t stride) const noexcept;
 
-  bool stores_tiles() const noexcept {
-    return this->channels_last_ || !this->phases_[0].phase.dense();
-  }
-
+  PixelStrips<T> strips_;
+  FusedClamp<T> clamp_;
   std::int64_t most_terms_;  ///< of a sum between two folds into memory
   std::vector<std::vector<std::int64_t>> offsets_;  ///< of each phase's terms, from the first pixel
 };

@@ -10,7 +10,7 @@ namespace convolith {
 
 StripAxis::StripAxis(std::vector<std::int64_t> offsets, std::int64_t source_step,
                      std::int64_t destinations)
-    : offsets_(std::move(offsets)) {
+    : offsets_(std::move(offsets)), source_step_(source_step) {
   std::sort(offsets_.begin(), offsets_.end());
   offsets_.erase(std::unique(offsets_.begin(), offsets_.end()), offsets_.end());
   const auto count = static_cast<std::int64_t>(offsets_.size());
@@ -35,6 +35,17 @@ bool StripAxis::read_before(std::int64_t place, std::int64_t j) const noexcept {
     }
   }
   return false;
+}
+
+std::vector<StripAxis::Place> StripAxis::places(std::int64_t destinations) const {
+  std::vector<Place> found;
+  for (std::int64_t j = 0; j < destinations; ++j) {
+    for (const std::int64_t offset : offsets_) {
+      const std::int64_t at = j * step_ + place(offset);
+      if (!read_before(at, j)) found.push_back({at, j * source_step_ + offset, j});
+    }
+  }
+  return found;
 }
 
 template <class T>
@@ -120,6 +131,8 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
          elements(block_rows_ + 1, block_columns_) <= budget) {
     ++block_rows_;
   }
+  strip_row_elements_ = row_elements(block_columns_);
+  rows_ = axes_[1].places(block_rows_);
   parts_ = choose_parts();
   // What fits beside everything else into L2 is packed there sooner than it is fetched from another
   // core's.
@@ -312,18 +325,15 @@ void StripGemm<T>::pack_strips(const Call& call, const Block& block, T* strips) 
   for (const std::int64_t depth_offset : axes_[0].offsets()) {
     const std::int64_t plane = padded_source(block.depth * source_step_[0] + depth_offset,
                                              sources_[0], problem_.padding_mode);
-    for (std::int64_t j = 0; j < block.row_end - block.row; ++j) {
-      for (const std::int64_t row_offset : axes_[1].offsets()) {
-        const std::int64_t place = j * axes_[1].step() + axes_[1].place(row_offset);
-        if (axes_[1].read_before(place, j)) continue;
-        const std::int64_t line = padded_source((block.row + j) * source_step_[1] + row_offset,
-                                                sources_[1], problem_.padding_mode);
-        const T* from = plane < 0 || line < 0 ? nullptr
-                                              : base + (plane * sources_[1] + line) * sources_[2] *
-                                                           source.pixel_stride;
-        pack_strip(source, from, block.column, block.column_end - block.column,
-                   strips + strip_at(depth_offset, place));
-      }
+    for (const auto& [place, source_row, destination] : rows_) {
+      if (destination >= block.row_end - block.row) break;
+      const std::int64_t line = padded_source(block.row * source_step_[1] + source_row,
+                                              sources_[1], problem_.padding_mode);
+      const T* from = plane < 0 || line < 0 ? nullptr
+                                            : base + (plane * sources_[1] + line) * sources_[2] *
+                                                         source.pixel_stride;
+      pack_strip(source, from, block.column, block.column_end - block.column,
+                 strips + strip_at(depth_offset, place));
     }
   }
 }

@@ -30,11 +30,20 @@ class StripAxis {
   const std::vector<std::int64_t>& offsets() const noexcept { return offsets_; }  ///< ascending
   std::int64_t place(std::int64_t offset) const noexcept;
 
-  /// Whether a destination before number `j` of a block reads the same place.
-  bool read_before(std::int64_t place, std::int64_t j) const noexcept;
+  /// A place of a strip, the source that belongs there, counted from that of a block's first
+  /// destination, and the first destination that reads it.
+  struct Place {
+    std::int64_t place, source, destination;
+  };
+
+  /// The places that some destinations read, in the order of the first who does.
+  std::vector<Place> places(std::int64_t destinations) const;
 
  private:
+  bool read_before(std::int64_t place, std::int64_t j) const noexcept;
+
   std::vector<std::int64_t> offsets_;
+  std::int64_t source_step_ = 1;
   std::int64_t step_ = 1, span_ = 1;
   bool shared_ = true;
 };
@@ -97,7 +106,7 @@ class StripGemm : public Execution {
   virtual void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                         std::byte* extra) const noexcept = 0;
 
-  std::int64_t strip_row_elements() const noexcept { return row_elements(block_columns_); }
+  std::int64_t strip_row_elements() const noexcept { return strip_row_elements_; }
 
   /// Element at which the strip of a row place and a depth offset begins.
   std::int64_t strip_at(std::int64_t depth_offset, std::int64_t row_place) const noexcept;
@@ -159,6 +168,8 @@ class StripGemm : public Execution {
 
  private:
   Parts parts_;
+  std::int64_t strip_row_elements_ = 0;
+  std::vector<StripAxis::Place> rows_;  ///< of a block's strips
 };
 
 }  // namespace convolith

@@ -5,6 +5,7 @@
 #include "arithmetic.hpp"
 #include "implicit_gemm/gradient_geometry.hpp"
 #include "implicit_gemm/gradient_panels.hpp"
+#include "implicit_gemm/pixel_gradient.hpp"
 #include "kernels/weight_gemm_table.hpp"
 #include "pixel_blocks.hpp"
 #include "runtime/cpu.hpp"
@@ -43,6 +44,11 @@ struct Shape {
     cycles = std::min(by_out, source_lanes ? by_in : by_out);
   }
 };
+
+bool pixels_as_lanes(const ConvProblem& problem, int vector) {
+  return takes_pixel_gradient(problem) &&
+         pixel_gradient_cycles(problem, vector) < 0.95 * Shape(problem, vector).cycles;
+}
 
 template <class T>
 class WeightGradient final : public Execution {
@@ -532,6 +538,9 @@ class WeightGradient final : public Execution {
 
 std::unique_ptr<const Execution> make_weight_gradient(const ConvProblem& problem,
                                                       const Machine& machine, int threads) {
+  if (pixels_as_lanes(problem, lanes_of(problem.dtype, machine))) {
+    return make_pixel_gradient(problem, machine, threads);
+  }
   return make_typed<WeightGradient>(problem, machine, threads);
 }
 
@@ -547,11 +556,12 @@ std::string weight_gradient_refusal(const ConvProblem& problem) {
 double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) {
   const bool wide = problem.dtype == DType::float64;
   const int lanes = lanes_of(problem.dtype, machine);
-  const Shape shape(problem, lanes);
+  const double cycles = pixels_as_lanes(problem, lanes) ? pixel_gradient_cycles(problem, lanes)
+                                                        : Shape(problem, lanes).cycles;
   const auto pixels = static_cast<double>(problem.batch * problem.output_pixels());
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *
-                          shape.cycles * lanes;
+                          cycles * lanes;
   // In channels_last every group reads pieces of pixels, and cache lines that are shared.
   double pieces = 1;
   if (problem.groups > 1 && problem.layout == Layout::channels_last) {

@@ -49,6 +49,8 @@ void gemm_tile(int rows, int columns, std::int64_t k, const T* a, const T* b, T*
                                                       accumulate);
 }
 
+constexpr int kThinRows = 4;
+
 /// The same with rows of B anywhere; `columns` may end in the last vector, beyond which B is not
 /// read.
 template <class T, int kRows, int kVectors, bool kPartial>
@@ -117,15 +119,10 @@ struct GemmOffsetsTile {
 };
 
 template <class T>
-int offsets_columns(int rows) {
-  return offsets_vectors(rows) * kLanes<T>;
-}
-
-template <class T>
 void gemm_offsets_tile(int rows, int columns, std::int64_t k, const T* a, const T* b,
                        const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
                        bool accumulate) {
-  ForRows<GemmOffsetsTile<T>::template Rows, kTileRows>::run(rows, columns, k, a, b, offsets, c,
+  ForRows<GemmOffsetsTile<T>::template Rows, kThinRows>::run(rows, columns, k, a, b, offsets, c,
                                                              c_row_stride, accumulate);
 }
 
@@ -210,8 +207,6 @@ void dot_tile(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b,
   }
 }
 
-constexpr int kDotRows = 4;
-
 template <class T>
 struct DotProducts {
   template <int kRows>
@@ -237,7 +232,7 @@ template <class T>
 void dot_products(int rows, std::int64_t columns, std::int64_t k, const T* a,
                   std::int64_t a_row_stride, const T* b, std::int64_t b_column_stride, T* c,
                   std::int64_t c_row_stride, bool accumulate) {
-  ForRows<DotProducts<T>::template Rows, kDotRows>::run(rows, columns, k, a, a_row_stride, b,
+  ForRows<DotProducts<T>::template Rows, kThinRows>::run(rows, columns, k, a, a_row_stride, b,
                                                         b_column_stride, c, c_row_stride,
                                                         accumulate);
 }

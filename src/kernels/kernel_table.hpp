@@ -71,6 +71,36 @@ struct GatherTile {
   unsigned edges;  ///< those of the taps' edges at which the tile stands; channels_last alone
 };
 
+/// Lines of output pixels of a few channels: output[channel, line, column] = sum over terms t of
+/// weight[t, channel] * source[offsets[t] + line * source_line_stride + column].
+template <class T>
+struct PixelTile {
+  int channels;                     ///< tile_rows at most
+  std::int64_t lines;
+  int columns;                      ///< of each line, pixel_shape's at most
+  std::int64_t terms;
+  const T* weight;                  ///< panel [term][tile_rows]
+  const T* source;
+  const std::int64_t* offsets;
+  std::int64_t source_line_stride;
+  bool reads_whole_vectors;         ///< beyond the last column
+  /// Sums of earlier terms, if it continues: [line][channel][column], whole vectors.
+  T* partial;
+  bool continues;
+  T* output;                        ///< null: the sums go to `partial`
+  std::int64_t output_line_stride;
+  std::int64_t output_channel_stride;
+  bool interleaves;                 ///< instead, channels are contiguous, and pixels together
+  bool finishes;                    ///< with a bias for each channel, if not null, and limits
+  const T* bias;
+  T least, greatest;
+};
+
+/// The lines and the columns of pixels that a tile takes at a time.
+struct PixelShape {
+  int lines, columns;
+};
+
 /// A run of output pixels and the input pixels under one tap.
 struct Segment {
   std::int64_t x, y;   ///< offsets of the first pixel, in elements
@@ -114,16 +144,21 @@ struct Kernels {
                          std::int64_t a_row_stride, const T* b, T* c, std::int64_t c_row_stride,
                          bool accumulate);
 
-  /// The same as gemm_tile with rows of B where they lie, b[offsets[k] + column], and any number
-  /// of columns; with few rows, offsets_columns(rows) of them make best use of registers.
-  int (*offsets_columns)(int rows);
+  /// Lanes are output pixels, read where they lie. pixel_shape is that of the next tile where so
+  /// many columns are left; at most interleaved_channels channels can be interleaved.
+  PixelShape (*pixel_shape)(int channels, std::int64_t columns);
+  void (*pixel_tile)(const PixelTile<T>& tile);
+  int interleaved_channels;
+
+  /// Products of thin_rows rows at most and any number of columns, which are contiguous in c.
+  int thin_rows;
+
+  /// As gemm_tile with rows of B where they lie: b[offsets[k] + column].
   void (*gemm_offsets_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b,
                             const std::int64_t* offsets, T* c, std::int64_t c_row_stride,
                             bool accumulate);
 
-  /// c[r, j] (+)= sum of a[r * a_row_stride + p] * b[j * b_column_stride + p] over p < k: for
-  /// dot_rows rows at most and any number of columns, which are contiguous in c.
-  int dot_rows;
+  /// c[r, j] (+)= sum of a[r * a_row_stride + p] * b[j * b_column_stride + p] over p < k
   void (*dot_products)(int rows, std::int64_t columns, std::int64_t k, const T* a,
                        std::int64_t a_row_stride, const T* b, std::int64_t b_column_stride, T* c,
                        std::int64_t c_row_stride, bool accumulate);
@@ -134,6 +169,10 @@ struct Kernels {
 
   void (*copy_segments)(const CopySegment<T>* segments, int count);
 
+  /// destination[r * row_stride + i] = 0
+  void (*clear_rows)(std::int64_t rows, std::int64_t columns, T* destination,
+                     std::int64_t row_stride);
+
   /// destination[i] = source[i * step]
   void (*copy_strided)(std::int64_t count, const T* source, std::int64_t step, T* destination);
 
@@ -142,6 +181,11 @@ struct Kernels {
   void (*transpose)(std::int64_t rows, std::int64_t columns, const T* source,
                     std::int64_t source_row_stride, std::int64_t source_step, T* destination,
                     std::int64_t destination_row_stride, std::int64_t destination_step);
+
+  /// destination[c * destination_stride + i] = source[i * pixel_stride + c * channel_stride]
+  void (*split_channels)(std::int64_t pixels, std::int64_t channels, const T* source,
+                         std::int64_t pixel_stride, std::int64_t channel_stride, T* destination,
+                         std::int64_t destination_stride);
 
   /// panel[(places[t] * channels + c) * width + i] = source[i * lane_stride + c * taps + t] for
   /// i < valid, 0 for valid <= i < width; taps with a negative place are left out.

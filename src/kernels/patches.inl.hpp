@@ -42,6 +42,17 @@ CONVOLITH_INLINE Vec<T> load_lanes(const T* p, std::int64_t step, int begin, int
 }
 
 template <class T>
+void clear_rows(std::int64_t rows, std::int64_t columns, T* destination, std::int64_t row_stride) {
+  for (std::int64_t r = 0; r < rows; ++r, destination += row_stride) {
+    std::int64_t i = 0;
+    for (; i + kLanes<T> <= columns; i += kLanes<T>) store<T>(destination + i, zero<T>());
+    if (i < columns) {
+      store_partial<T>(destination + i, zero<T>(), static_cast<int>(columns - i));
+    }
+  }
+}
+
+template <class T>
 void copy_strided(std::int64_t count, const T* source, std::int64_t step, T* destination) {
   std::int64_t i = 0;
   if (step == 1) {

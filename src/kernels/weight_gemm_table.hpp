@@ -33,6 +33,19 @@ struct WeightGemmTile {
 
 constexpr int kWeightGemmLines[] = {3, 5, 7};
 
+/// sums[t, k], a vector each, += sum over rows r, vectors of columns i of x[r, i + t] * y[k, r, i]
+template <class T>
+struct PixelGradientTile {
+  const T* x;
+  std::int64_t x_row_stride;
+  const T* y;
+  std::int64_t y_row_stride, y_channel_stride;
+  std::int64_t rows, columns;
+  int taps, channels;  ///< pixel_taps and pixel_channels(taps) at most
+  T* sums;
+  std::int64_t sums_tap_stride;
+};
+
 template <class T>
 struct WeightGemmKernels {
   void (*tile)(const WeightGemmTile<T>& tile);
@@ -42,6 +55,10 @@ struct WeightGemmKernels {
   void (*pack_rows)(std::int64_t pixels, std::int64_t channels, const T* source,
                     std::int64_t source_stride, std::int64_t count, T* panels,
                     std::int64_t panel_stride, std::int64_t pixel_stride);
+
+  int pixel_taps;
+  int (*pixel_channels)(int taps);
+  void (*pixel_tile)(const PixelGradientTile<T>& tile);
 };
 
 }  // namespace convolith

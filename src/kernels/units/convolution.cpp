@@ -5,8 +5,10 @@
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/exports.hpp"
 #include "kernels/gemm.inl.hpp"
+#include "kernels/interleaving.inl.hpp"
 #include "kernels/patches.inl.hpp"
 #include "kernels/peak.inl.hpp"
+#include "kernels/pixel_tile.inl.hpp"
 #include "kernels/weight_gradient.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
@@ -28,14 +30,18 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
       .tile_columns = kTileColumns<T>,
       .gemm_tile = gemm_tile<T>,
       .gemm_rows_tile = gemm_rows_tile<T>,
-      .offsets_columns = offsets_columns<T>,
+      .pixel_shape = pixel_shape<T>,
+      .pixel_tile = pixel_tile<T>,
+      .interleaved_channels = kMostInterleaved<T>,
+      .thin_rows = kThinRows,
       .gemm_offsets_tile = gemm_offsets_tile<T>,
-      .dot_rows = kDotRows,
       .dot_products = dot_products<T>,
       .pack_panel = pack_panel<T>,
       .copy_segments = copy_segments<T>,
+      .clear_rows = clear_rows<T>,
       .copy_strided = copy_strided<T>,
       .transpose = transpose_matrix<T>,
+      .split_channels = split_channels<T>,
       .pack_taps = pack_taps<T>,
       .gather_channels_last = gather_channels_last<T>,
       .gather_terms_channels_last = gather_terms_channels_last<T>,

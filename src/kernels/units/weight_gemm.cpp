@@ -1,4 +1,5 @@
 #include "kernels/exports.hpp"
+#include "kernels/pixel_gradient.inl.hpp"
 #include "kernels/weight_gemm.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
@@ -8,6 +9,9 @@ template <class T>
 constexpr WeightGemmKernels<T> weight_gemm_kernels = {
     .tile = weight_gemm_tile<T>,
     .pack_rows = weight_gemm_pack_rows<T>,
+    .pixel_taps = kPixelTaps,
+    .pixel_channels = pixel_channels,
+    .pixel_tile = pixel_gradient_tile<T>,
 };
 
 }  // namespace

@@ -1,0 +1,183 @@
+#pragma once
+
+// Register tiles with output pixels as lanes.
+
+#include "kernels/interleaving.inl.hpp"
+#include "kernels/tile.inl.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+/// Vectors of pixels of a tile: with few channels more of them, since multiply-adds must not wait
+/// for one another. Besides the sums, registers hold either one vector of every channel's weight or
+/// all pixels of a term.
+constexpr int pixel_vectors(int channels) {
+  constexpr int kRegisters = kVectorBytes == 64 ? 32 : 16;
+  int vectors = 8;
+  while (vectors > 2 && (vectors + 1) * channels + 1 > kRegisters &&
+         (channels + 1) * vectors + 1 > kRegisters) {
+    vectors /= 2;
+  }
+  return vectors;
+}
+
+/// Lines that a tile of `vectors` vectors each takes together.
+constexpr int pixel_lines(int channels, int vectors) {
+  const int most = channels > 3 ? 2 : 4;
+  const int fit = pixel_vectors(channels) / vectors;
+  return fit < most ? fit : most;
+}
+
+template <class T>
+PixelShape pixel_shape(int channels, std::int64_t columns) {
+  int vectors = pixel_vectors(channels);
+  while (vectors > 1 && (vectors - 1) * kLanes<T> >= columns) vectors /= 2;
+  return {pixel_lines(channels, vectors), vectors * kLanes<T>};
+}
+
+template <class T, int kChannels, int kLines, int kVectors>
+CONVOLITH_INLINE void store_pixels(const PixelTile<T>& tile,
+                                   const Vec<T> (&sum)[kLines][kChannels][kVectors]) {
+  const int last = tile.columns - (kVectors - 1) * kLanes<T>;
+  CONVOLITH_UNROLL(4)
+  for (int l = 0; l < kLines; ++l) {
+    T* line = tile.output + l * tile.output_line_stride;
+    CONVOLITH_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) {
+      const int count = v < kVectors - 1 ? kLanes<T> : last;
+      if constexpr (kChannels <= kMostInterleaved<T>) {
+        if (tile.interleaves) {
+          Vec<T> streams[kChannels];
+          CONVOLITH_UNROLL(8)
+          for (int c = 0; c < kChannels; ++c) streams[c] = sum[l][c][v];
+          store_interleaved<T, kChannels>(streams, line + v * kLanes<T> * kChannels, count);
+          continue;
+        }
+      }
+      CONVOLITH_UNROLL(16)
+      for (int c = 0; c < kChannels; ++c) {
+        store_upto<T>(line + c * tile.output_channel_stride + v * kLanes<T>, sum[l][c][v], count);
+      }
+    }
+  }
+}
+
+template <class T, int kChannels, int kLines, int kVectors, bool kPartial>
+void pixel_tile_of(const PixelTile<T>& tile) {
+  const int last = tile.columns - (kVectors - 1) * kLanes<T>;
+  const T* weight = tile.weight;
+  const T* source = tile.source;
+  const std::int64_t* offsets = tile.offsets;
+  const std::int64_t line_stride = tile.source_line_stride;
+  Vec<T> sum[kLines][kChannels][kVectors] = {};
+  CONVOLITH_UNROLL(2)
+  for (std::int64_t t = 0; t < tile.terms; ++t) {
+    const T* from = source + offsets[t];
+    const auto load_pixels = [&](int line, int v) {
+      const T* at = from + line * line_stride + v * kLanes<T>;
+      return kPartial && v == kVectors - 1 ? load_partial(at, last) : load(at);
+    };
+    if constexpr (kChannels < kLines * kVectors) {
+      Vec<T> factors[kChannels];
+      CONVOLITH_UNROLL(8)
+      for (int c = 0; c < kChannels; ++c) factors[c] = broadcast(weight[c]);
+      CONVOLITH_UNROLL(4)
+      for (int l = 0; l < kLines; ++l) {
+        CONVOLITH_UNROLL(8)
+        for (int v = 0; v < kVectors; ++v) {
+          const Vec<T> pixels = load_pixels(l, v);
+          CONVOLITH_UNROLL(8)
+          for (int c = 0; c < kChannels; ++c) {
+            sum[l][c][v] = multiply_add(factors[c], pixels, sum[l][c][v]);
+          }
+        }
+      }
+    } else {
+      Vec<T> pixels[kLines][kVectors];
+      CONVOLITH_UNROLL(4)
+      for (int l = 0; l < kLines; ++l) {
+        CONVOLITH_UNROLL(8)
+        for (int v = 0; v < kVectors; ++v) pixels[l][v] = load_pixels(l, v);
+      }
+      CONVOLITH_UNROLL(16)
+      for (int c = 0; c < kChannels; ++c) {
+        const Vec<T> factor = broadcast(weight[c]);
+        CONVOLITH_UNROLL(4)
+        for (int l = 0; l < kLines; ++l) {
+          CONVOLITH_UNROLL(8)
+          for (int v = 0; v < kVectors; ++v) {
+            sum[l][c][v] = multiply_add(factor, pixels[l][v], sum[l][c][v]);
+          }
+        }
+      }
+    }
+    weight += kTileRows;
+  }
+  T* partial = tile.partial;
+  CONVOLITH_UNROLL(4)
+  for (int l = 0; l < kLines; ++l) {
+    CONVOLITH_UNROLL(16)
+    for (int c = 0; c < kChannels; ++c) {
+      const Vec<T> bias = broadcast(tile.bias == nullptr ? T(0) : tile.bias[c]);
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) {
+        Vec<T>& s = sum[l][c][v];
+        if (tile.continues) s = load(partial) + s;
+        if (tile.output == nullptr) {
+          store<T>(partial, s);
+        } else if (tile.finishes) {
+          s = min_keeping_nan<T>(max_keeping_nan<T>(s + bias, broadcast(tile.least)),
+                                 broadcast(tile.greatest));
+        }
+        partial += kLanes<T>;
+      }
+    }
+  }
+  if (tile.output != nullptr) store_pixels<T, kChannels, kLines, kVectors>(tile, sum);
+}
+
+template <class T>
+struct PixelTiles {
+  template <int kChannels>
+  struct Rows {
+    template <int kVectors, int kLines>
+    static void run_lines(PixelTile<T> tile) {
+      for (; tile.lines >= kLines; tile.lines -= kLines) {
+        if (kLines > 1 || tile.reads_whole_vectors || tile.columns == kVectors * kLanes<T>) {
+          pixel_tile_of<T, kChannels, kLines, kVectors, false>(tile);
+        } else {
+          pixel_tile_of<T, kChannels, 1, kVectors, true>(tile);
+        }
+        tile.source += kLines * tile.source_line_stride;
+        if (tile.partial != nullptr) tile.partial += kLines * kChannels * kVectors * kLanes<T>;
+        if (tile.output != nullptr) tile.output += kLines * tile.output_line_stride;
+      }
+      if constexpr (kLines > 1) {
+        if (tile.lines > 0) run_lines<kVectors, kLines / 2>(tile);
+      }
+    }
+    template <int kVectors>
+    static void run_vectors(const PixelTile<T>& tile) {
+      if constexpr (kVectors > 1) {
+        if (tile.columns <= kVectors / 2 * kLanes<T>) {
+          run_vectors<kVectors / 2>(tile);
+          return;
+        }
+      }
+      if (tile.reads_whole_vectors) {
+        run_lines<kVectors, pixel_lines(kChannels, kVectors)>(tile);
+      } else {
+        run_lines<kVectors, 1>(tile);
+      }
+    }
+    static void run(const PixelTile<T>& tile) { run_vectors<pixel_vectors(kChannels)>(tile); }
+  };
+};
+
+template <class T>
+void pixel_tile(const PixelTile<T>& tile) {
+  ForRows<PixelTiles<T>::template Rows, kTileRows>::run(tile.channels, tile);
+}
+
+}  // namespace
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE
