@@ -17,7 +17,9 @@ namespace {
 /// Blocks shorter than this are malloc's business: it gives them back without a system call.
 constexpr std::size_t kShortest = std::size_t{32} << 10;
 constexpr std::size_t kPage = 4096;
-/// A block that is kept serves for one that is shorter by this share at most.
+/// From here on blocks are cut from an arena.
+constexpr std::size_t kLarge = std::size_t{1} << 20;
+/// A smaller block that is kept serves for one that is shorter by this share at most.
 constexpr std::size_t kWaste = 8;
 constexpr std::size_t kEpoch = 1024;
 /// What may be kept beyond the most that was in use: small arrays of many lengths, in turns, would
@@ -40,9 +42,12 @@ std::size_t block_bytes(std::size_t bytes) noexcept {
   return (bytes + unit - 1) / unit * unit;
 }
 
-void* allocate(std::size_t bytes) noexcept {
-  void* block = allocate_pages(bytes, 2 * kHugePage);
+void* with_header(void* block, std::size_t bytes) noexcept {
   return block == nullptr ? nullptr : new (block) Header{bytes} + 1;
+}
+
+void* allocate(std::size_t bytes) noexcept {
+  return with_header(allocate_pages(bytes, 2 * kHugePage), bytes);
 }
 
 }  // namespace
@@ -52,12 +57,11 @@ void* BlockCache::take(std::size_t bytes) noexcept {
   if (block == 0) return nullptr;
   if (!kKeepsBlocks || block < kShortest) return allocate(block);
   const std::lock_guard lock(mutex_);
-  void* data = take_kept(block);
-  if (data == nullptr) data = allocate(block);
+  void* data = take_block(block);
   if (data == nullptr) {
     most_used_ = most_used_before_ = used_bytes_;
     shrink(0);
-    data = allocate(block);
+    data = take_block(block);
   }
   if (data == nullptr) return nullptr;
   used_bytes_ += header_of(data)->bytes;
@@ -65,11 +69,17 @@ void* BlockCache::take(std::size_t bytes) noexcept {
   return data;
 }
 
+void* BlockCache::take_block(std::size_t bytes) noexcept {
+  if (bytes >= kLarge) return with_header(arena_.take(bytes), bytes);
+  void* const data = take_kept(bytes);
+  return data == nullptr ? allocate(bytes) : data;
+}
+
 void* BlockCache::take_kept(std::size_t bytes) noexcept {
   const auto found = kept_.lower_bound(bytes);
   if (found == kept_.end() || found->first - bytes > bytes / kWaste) return nullptr;
   void* data = found->second;
-  kept_bytes_ -= found->first;
+  kept_small_ -= found->first;
   kept_.erase(found);
   return data;
 }
@@ -84,12 +94,17 @@ void BlockCache::note_use() noexcept {
   shrink(std::max(most_used_, most_used_before_) + kSpare);
 }
 
-/// Until no more than `most` bytes are in use or kept. Frees the largest blocks first: the fewest
+/// Until no more than `most` bytes are in use or kept. The largest blocks go first: the fewest
 /// system calls.
 void BlockCache::shrink(std::size_t most) noexcept {
-  while (!kept_.empty() && used_bytes_ + kept_bytes_ > most) {
+  const auto excess = [&] {
+    const std::size_t bytes = used_bytes_ + kept();
+    return bytes > most ? bytes - most : 0;
+  };
+  arena_.release(excess());
+  while (!kept_.empty() && excess() > 0) {
     const auto last = std::prev(kept_.end());
-    kept_bytes_ -= last->first;
+    kept_small_ -= last->first;
     std::free(header_of(last->second));
     kept_.erase(last);
   }
@@ -104,11 +119,15 @@ void BlockCache::give(void* data) noexcept {
   }
   const std::lock_guard lock(mutex_);
   used_bytes_ -= bytes;
-  try {
-    kept_.emplace(bytes, data);
-    kept_bytes_ += bytes;
-  } catch (const std::bad_alloc&) {
-    std::free(header_of(data));
+  if (bytes >= kLarge) {
+    arena_.give(header_of(data));
+  } else {
+    try {
+      kept_.emplace(bytes, data);
+      kept_small_ += bytes;
+    } catch (const std::bad_alloc&) {
+      std::free(header_of(data));
+    }
   }
   shrink(std::max(most_used_, most_used_before_) + kSpare);
 }
@@ -130,7 +149,7 @@ void BlockCache::clear() noexcept {
 
 std::size_t BlockCache::kept_bytes() const noexcept {
   const std::lock_guard lock(mutex_);
-  return kept_bytes_;
+  return kept();
 }
 
 void BlockCache::lock() noexcept { mutex_.lock(); }

@@ -4,6 +4,8 @@
 #include <map>
 #include <mutex>
 
+#include "runtime/arena.hpp"
+
 namespace convolith {
 
 /// Memory for arrays, aligned to kAlignment. Blocks that are given back are kept for the next that
@@ -29,13 +31,16 @@ class BlockCache {
   void unlock() noexcept;
 
  private:
+  void* take_block(std::size_t bytes) noexcept;
   void* take_kept(std::size_t bytes) noexcept;
+  std::size_t kept() const noexcept { return kept_small_ + arena_.kept_bytes(); }
   void note_use() noexcept;
   void shrink(std::size_t most) noexcept;
 
   mutable std::mutex mutex_;
-  std::multimap<std::size_t, void*> kept_;  ///< by size
-  std::size_t kept_bytes_ = 0, used_bytes_ = 0;
+  Arena arena_;  ///< of large blocks
+  std::multimap<std::size_t, void*> kept_;  ///< of the others, by size
+  std::size_t kept_small_ = 0, used_bytes_ = 0;
   std::size_t most_used_ = 0, most_used_before_ = 0;  ///< in this and in the last epoch
   std::size_t taken_in_epoch_ = 0;
 };

@@ -18,4 +18,8 @@ inline constexpr bool kKeepsBlocks = true;
 /// and asks for more of them, against page faults and TLB misses. Null where it cannot be had.
 void* allocate_pages(std::size_t bytes, std::size_t huge_from) noexcept;
 
+/// Returns the whole pages of a piece of such memory to the system; what is read there is zeros, or
+/// what it was.
+void release_pages(void* data, std::size_t bytes) noexcept;
+
 }  // namespace convolith
