@@ -373,6 +373,22 @@ def test_gradients_add_up() -> None:
     assert x.grad.item() == 19.0
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_convolutions_of_one_input_add_to_its_gradient(create_graph: bool) -> None:
+    rng = np.random.default_rng(0)
+    kernels = [rng.integers(-3, 4, (3, 2, k, k)).astype(np.float64) for k in (3, 1, 3)]
+    x = Tensor(rng.integers(-3, 4, (2, 2, 6, 7)).astype(np.float64), requires_grad=True)
+    middle = x * 2  # neither a leaf nor used once
+    ys = [F.conv2d(middle, w, padding=w.shape[2] // 2) for w in kernels]
+    seeds = [rng.integers(-3, 4, y.shape).astype(np.float64) for y in ys]
+    (found,) = grad([*ys, middle], x, [*seeds, x.data], create_graph=create_graph)
+    expected = x.data.copy()
+    for w, seed in zip(kernels, seeds, strict=True):
+        expected += cl.reference.conv_backward_input(seed, w, x.shape, padding=w.shape[2] // 2)
+    assert found is not None
+    np.testing.assert_array_equal(found.data, 2 * expected)
+
+
 def test_leaves_own_their_gradients() -> None:
     a, b = tensor(3), tensor(3, seed=1)
     seed = np.ones(3)

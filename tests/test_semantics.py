@@ -321,7 +321,9 @@ def every_function(
             "plan": lambda: cl.plan_conv(x.shape, w, bias, **options)(x),
         },
         "backward_input": {
-            "conv_backward_input": lambda: cl.conv_backward_input(y, w, x.shape, **options),
+            "conv_backward_input": lambda: cl.conv_backward_input(
+                y, w, x.shape, residual=x, **options
+            ),
             "conv_transpose": lambda: CONV_TRANSPOSE[nd](y, w, back, residual=x, **size, **options),
         },
         "backward_weight": {

@@ -163,6 +163,7 @@ def conv_backward_input(
     *,
     data_format: str = "channels_first",
     padding_mode: str = "zeros",
+    residual: Array | None = None,
     algorithm: str = "auto",
     numerics: str | None = None,
     out: Array | None = None,
@@ -174,6 +175,8 @@ def conv_backward_input(
         weight: The convolution's weights; their rank tells the number of spatial axes.
         input_shape: Shape of the convolution's input, in its data format.
         stride, padding, dilation, groups, data_format, padding_mode: As in the convolution.
+        residual: Added to the gradient; of shape input_shape. Where an input has several uses, the
+            sum of their gradients takes no pass of its own.
         algorithm, numerics, out: As in `conv2d`.
 
     Returns:
@@ -181,12 +184,12 @@ def conv_backward_input(
     """
     window = (stride, padding, dilation, groups, data_format, padding_mode)
     said = ("backward_input", window, input_shape, algorithm, numerics)
-    call = (dy, weight, None, None, out, said)
+    call = (dy, weight, None, residual, out, said)
     if (dx := _core.repeat(call)) is not None:
         return dx
-    dtype = _backends.of(dy).common_dtype(dy=dy, weight=weight)
+    dtype = _backends.of(dy).common_dtype({"residual": residual}, dy=dy, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
-    options = problem_options(nd, *window)
+    options = problem_options(nd, *window, residual=residual is not None)
     x_shape = _arguments.shape(input_shape, "input_shape")
     problem = _core.make_convolution("backward_input", nd, x_shape, weight.shape, dtype, **options)
     _require_same_rank(dy, "dy", x_shape, "input_shape")

@@ -118,7 +118,7 @@ def _walk(
     queue: list[tuple[int, Node]] = []
     found: dict[Node | Tensor, Tensor] = {}
 
-    def arrive(edge: Node | Tensor, g: Tensor) -> None:
+    def arrive(edge: Node | Tensor, g: Tensor, with_others: bool = False) -> None:
         like = edge if isinstance(edge, Node) else edge.data
         if g.data.shape != like.shape:  # the input was broadcast
             g = sum_to(g, like.shape)
@@ -129,6 +129,9 @@ def _walk(
             pending[edge] = g
             if isinstance(edge, Node):
                 heappush(queue, (-edge.number, edge))
+        elif with_others:
+            summed.add(edge)
+            pending[edge] = g
         elif edge in summed and not before.requires_grad and not g.requires_grad:
             before.data += g.data  # ours alone
         else:
@@ -149,8 +152,8 @@ def _walk(
                 f"the graph of {node.operation.name} was freed by an earlier backward; "
                 "give that one retain_graph=True"
             )
-        for edge, gradient in node.operation.gradients(node, g, reaching):
-            arrive(edge, gradient)
+        for edge, gradient, with_others in node.operation.gradients(node, g, pending, reaching):
+            arrive(edge, gradient, with_others)
         if not retain:
             node.free()
     for edge, g in pending.items():

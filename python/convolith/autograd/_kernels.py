@@ -65,9 +65,11 @@ def conv_transpose(
     )
 
 
-def conv_backward_input(dy: Array, weight: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """Gradient of a convolution's input."""
-    return _convolution.conv_backward_input(dy, weight, shape, **window)
+def conv_backward_input(
+    dy: Array, weight: Array, residual: Array | None, shape: tuple[int, ...], window: Window
+) -> Array:
+    """Gradient of a convolution's input, and what is added to it."""
+    return _convolution.conv_backward_input(dy, weight, shape, residual=residual, **window)
 
 
 def conv_backward_weight(dy: Array, x: Array, shape: tuple[int, ...], window: Window) -> Array:

@@ -6,6 +6,7 @@ function that says by the names of its parameters what it wants to see:
     g              the gradient of the result
     y              the result
     shape          the shape of the input whose gradient this is
+    so_far         the sum of that input's gradients from elsewhere, or None: it is added
     anything else  the input, the option or the extra result of that name
 
 What no gradient asks for is not kept. Gradients are written in Tensor functions, which are
@@ -187,13 +188,19 @@ class Operation:
         return y
 
     def gradients(
-        self, node: Node, g: Tensor, wanted: set[Node | Tensor] | None = None
-    ) -> Iterator[tuple[Node | Tensor, Any]]:
-        """The gradients of a recorded call's inputs, given that of its result.
+        self,
+        node: Node,
+        g: Tensor,
+        so_far: dict[Node | Tensor, Tensor],
+        wanted: set[Node | Tensor] | None = None,
+    ) -> Iterator[tuple[Node | Tensor, Any, bool]]:
+        """The gradients of a recorded call's inputs, given that of its result, and whether what
+        there was so far is in them.
 
         Args:
             node: The call.
             g: Gradient of its result.
+            so_far: Gradients from other calls.
             wanted: The edges whose gradients to compute; None for all that require one.
         """
         assert node.edges is not None
@@ -220,12 +227,14 @@ class Operation:
             found = self.together(*[seen[name] for name in self.together_needs])
             for edge, gradient in zip(edges, found, strict=True):
                 if edge is not None:
-                    yield edge, gradient
+                    yield edge, gradient, False
             return
         for edge, rule in zip(edges, self.rules, strict=True):
             if edge is not None and rule is not None:
                 seen["shape"] = edge.shape
-                yield edge, rule[0](*[seen[name] for name in rule[1]])
+                seen["so_far"] = so_far.get(edge)
+                gradient = rule[0](*[seen[name] for name in rule[1]])
+                yield edge, gradient, "so_far" in rule[1]
 
 
 def _changed(operation: str, what: str, shape: tuple[int, ...]) -> RuntimeError:

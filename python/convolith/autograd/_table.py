@@ -99,7 +99,9 @@ conv: Operation = Operation(
     "conv",
     k.conv,
     before=lambda g, y, activation: _at_result(g, y, activation),
-    x=lambda g, weight, shape, window: conv_backward_input(g, weight, shape, window),
+    x=lambda g, weight, so_far, shape, window: conv_backward_input(
+        g, weight, so_far, shape, window
+    ),
     weight=lambda g, x, shape, window: conv_backward_weight(g, x, shape, window),
     bias=lambda g, weight, window: channel_sums(g, weight.ndim - 2, window["data_format"]),
     residual=lambda g: g,
@@ -109,12 +111,13 @@ conv_backward_input: Operation = Operation(
     k.conv_backward_input,
     dy=lambda g, weight, window: conv(g, weight, None, None, window, None),
     weight=lambda g, dy, shape, window: conv_backward_weight(dy, g, shape, window),
+    residual=lambda g: g,
 )
 conv_backward_weight: Operation = Operation(
     "conv_backward_weight",
     k.conv_backward_weight,
     dy=lambda g, x, window: conv(x, g, None, None, window, None),
-    x=lambda g, dy, shape, window: conv_backward_input(dy, g, shape, window),
+    x=lambda g, dy, so_far, shape, window: conv_backward_input(dy, g, so_far, shape, window),
 )
 conv_transpose: Operation = Operation(
     "conv_transpose",
