@@ -15,5 +15,8 @@ PYBIND11_MODULE(_core, module) {
   convolith::bind_problems(module);
   convolith::bind_convolution(module);
   convolith::bind_pooling(module);
-  convolith::bind_training(module);
+  convolith::bind_matmul(module);
+  convolith::bind_elementwise(module);
+  convolith::bind_batch_norm(module);
+  convolith::bind_losses(module);
 }
