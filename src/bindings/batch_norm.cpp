@@ -117,8 +117,7 @@ py::object run_batch_norm(py::handle x_object, py::handle running_mean_object,
   }
   const std::int64_t values = problem.batch * problem.pixels;
   if (training && values < 2) {
-    value_error("x has " + std::to_string(values) +
-                " values a channel; training takes at least 2");
+    value_error("x has " + std::to_string(values) + " values a channel; training takes at least 2");
   }
   arguments.x = maps.read(x, "x", "x");
   std::optional<py::array> running_mean, running_var;
@@ -159,7 +158,8 @@ py::tuple run_batch_norm_backward(py::handle dy_object, py::handle x_object,
                                   py::handle weight_object, py::handle mean_object,
                                   py::handle inv_std_object, py::handle y_object,
                                   py::handle bias_object, const std::string& activation,
-                                  double slope, bool training, bool residual_grad, const std::string& data_format, int nd) {
+                                  double slope, bool training, bool residual_grad,
+                                  const std::string& data_format, int nd) {
   const py::array x = require_array(x_object, "x");
   NormMaps maps(x, "x", data_format, nd);
   BatchNorm& problem = maps.problem;
@@ -169,10 +169,10 @@ py::tuple run_batch_norm_backward(py::handle dy_object, py::handle x_object,
   const bool activated = problem.activation.activation != Activation::none;
   const bool from_output = activated && !y_object.is_none();
   if (from_output && !differentiable_from_output(problem.activation)) {
-    value_error("y does not determine the derivative of " + activation +
-                (problem.activation.activation == Activation::leaky_relu ? " with a negative slope"
-                                                                         : "") +
-                "; without a residual y may be None, else apply activation_backward first");
+    value_error(
+        "y does not determine the derivative of " + activation +
+        (problem.activation.activation == Activation::leaky_relu ? " with a negative slope" : "") +
+        "; without a residual y may be None, else apply activation_backward first");
   }
   if (activated && !from_output && residual_grad) {
     value_error("y is None; where a residual was added the derivative of " + activation +
@@ -211,12 +211,12 @@ py::tuple run_batch_norm_backward(py::handle dy_object, py::handle x_object,
 
 void bind_batch_norm(py::module_& module) {
   module.def("batch_norm", &run_batch_norm, "x"_a, "running_mean"_a, "running_var"_a, "weight"_a,
-             "bias"_a, "training"_a, "momentum"_a, "eps"_a, "activation"_a, "slope"_a,
-             "residual"_a, "data_format"_a, "nd"_a, "return_stats"_a, "out"_a,
+             "bias"_a, "training"_a, "momentum"_a, "eps"_a, "activation"_a, "slope"_a, "residual"_a,
+             "data_format"_a, "nd"_a, "return_stats"_a, "out"_a,
              "nd below 0: every axis of x but two is spatial.");
   module.def("batch_norm_backward", &run_batch_norm_backward, "dy"_a, "x"_a, "weight"_a, "mean"_a,
-             "inv_std"_a, "y"_a, "bias"_a, "activation"_a, "slope"_a, "training"_a, "residual_grad"_a,
-             "data_format"_a, "nd"_a);
+             "inv_std"_a, "y"_a, "bias"_a, "activation"_a, "slope"_a, "training"_a,
+             "residual_grad"_a, "data_format"_a, "nd"_a);
 }
 
 }  // namespace convolith

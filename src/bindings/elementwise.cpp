@@ -57,8 +57,7 @@ py::array run_activation_backward(py::handle dy_object, py::handle x_object, py:
   const int threads = default_threads();
   const DType dtype = dtype_of(dy);
   without_interpreter(dy.size(), [&] {
-    activate_backward(dtype, spec, from_output, dy.size(), plain.data(), at.data(), data,
-                      threads);
+    activate_backward(dtype, spec, from_output, dy.size(), plain.data(), at.data(), data, threads);
   });
   return dx.finish();
 }
@@ -87,8 +86,8 @@ void run_sgd(py::handle parameter_object, py::handle gradient_object, py::handle
   const int threads = default_threads();
   const DType dtype = dtype_of(parameter);
   without_interpreter(parameter.size(), [&] {
-    sgd_step(dtype, step, parameter.size(), const_cast<void*>(parameter.data()),
-             gradient.data(), step.momentum > 0 ? data_of(velocity) : nullptr, threads);
+    sgd_step(dtype, step, parameter.size(), const_cast<void*>(parameter.data()), gradient.data(),
+             step.momentum > 0 ? data_of(velocity) : nullptr, threads);
   });
 }
 
@@ -105,14 +104,18 @@ void run_adam(py::handle parameter_object, py::handle gradient_object, py::handl
       value_error("betas has " + std::to_string(beta) + "; each must be at least 0 and below 1");
     }
   }
-  const AdamStep adam{finite(lr, "lr"), beta1, beta2, at_least_zero(eps, "eps"),
-                      at_least_zero(weight_decay, "weight_decay"), decoupled, step};
+  const AdamStep adam{finite(lr, "lr"),
+                      beta1,
+                      beta2,
+                      at_least_zero(eps, "eps"),
+                      at_least_zero(weight_decay, "weight_decay"),
+                      decoupled,
+                      step};
   const int threads = default_threads();
   const DType dtype = dtype_of(parameter);
   without_interpreter(parameter.size(), [&] {
-    adam_step(dtype, adam, parameter.size(), const_cast<void*>(parameter.data()),
-              gradient.data(), const_cast<void*>(mean.data()), const_cast<void*>(square.data()),
-              threads);
+    adam_step(dtype, adam, parameter.size(), const_cast<void*>(parameter.data()), gradient.data(),
+              const_cast<void*>(mean.data()), const_cast<void*>(square.data()), threads);
   });
 }
 

@@ -96,8 +96,8 @@ struct CrossEntropyCall {
     require_shape(target, shape, "target");
     weight = std::nullopt;
     if (!weight_object.is_none()) {
-      weight = per_channel(weight_object, problem.shape.dtype, problem.shape.count, "weight",
-                           "logits");
+      weight =
+          per_channel(weight_object, problem.shape.dtype, problem.shape.count, "weight", "logits");
     }
     problem.reduction = parse_reduction(reduction);
     if (!(smoothing >= 0 && smoothing <= 1)) {

@@ -28,8 +28,8 @@ py::array run_matmul(py::handle a_object, py::handle b_object, bool transpose_a,
       value_error(std::string(argument) + " has shape " + shape_text(shape_of(array)) +
                   "; it must have at least 2 axes");
     }
-    bool whole = reinterpret_cast<std::uintptr_t>(array.data()) %
-                     static_cast<std::uintptr_t>(item) == 0;
+    bool whole =
+        reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(item) == 0;
     for (py::ssize_t i = 0; i < array.ndim(); ++i) {
       whole = whole && (array.shape(i) < 2 || array.strides(i) % item == 0);
     }

@@ -52,8 +52,8 @@ py::array per_channel(py::handle object, DType dtype, std::int64_t channels, con
   return contiguous(array);
 }
 
-std::optional<py::array> optional_per_channel(py::handle object, DType dtype,
-                                              std::int64_t channels, const char* argument) {
+std::optional<py::array> optional_per_channel(py::handle object, DType dtype, std::int64_t channels,
+                                              const char* argument) {
   if (object.is_none()) return std::nullopt;
   return per_channel(object, dtype, channels, argument, "x");
 }

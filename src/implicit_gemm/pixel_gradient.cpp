@@ -80,8 +80,8 @@ class PixelGradient final : public Execution {
            void* workspace) const noexcept override {
     const Maps<const T> x = typed<const T>(arguments.x), y = typed<const T>(arguments.y);
     T* sums = static_cast<T*>(workspace);
-    auto* scratch =
-        static_cast<std::byte*>(workspace) + aligned_bytes<T>(parts_ * problem_.groups * sums_);
+    auto* scratch = static_cast<std::byte*>(workspace) +
+                    aligned_bytes<T>(parts_ * problem_.groups * sums_);
     parallel_for(threads_, parts_ * problem_.groups, [&](std::int64_t unit, int thread) {
       run_part(x, y, unit / problem_.groups, unit % problem_.groups, sums + unit * sums_,
                reinterpret_cast<T*>(scratch + thread_bytes() * thread));
@@ -130,16 +130,15 @@ class PixelGradient final : public Execution {
     std::fill(sums, sums + sums_, T(0));
     T* outputs = strips + aligned_bytes<T>(rows_axis_.length(blocks_.most().rows) * strip_) /
                               static_cast<std::int64_t>(sizeof(T));
-    const Range range = Range::share(blocks_.size(), static_cast<int>(part),
-                                     static_cast<int>(parts_));
+    const Range range =
+        Range::share(blocks_.size(), static_cast<int>(part), static_cast<int>(parts_));
     for (std::int64_t b = range.begin; b < range.end; ++b) {
       const PixelBlock block = blocks_[b];
       pack_output(y, group, block, outputs);
       for (std::int64_t tap = 0; tap < depth.kernel; ++tap) {
-        const std::int64_t plane =
-            padded_source(block.plane % depth.output * depth.stride + tap * depth.dilation -
-                              depth.before,
-                          depth.input, problem_.padding_mode);
+        const std::int64_t plane = padded_source(
+            block.plane % depth.output * depth.stride + tap * depth.dilation - depth.before,
+            depth.input, problem_.padding_mode);
         if (plane < 0) continue;
         pack_source(x, group, block, plane, strips);
         multiply(block, strips, outputs, sums + tap * kernel_rows_sums());
@@ -160,7 +159,8 @@ class PixelGradient final : public Execution {
     for (std::int64_t row = 0; row < block.rows; ++row) {
       const std::int64_t pixel =
           (block.plane % depths * problem_.windows[1].output + block.row + row) *
-              problem_.windows[2].output + block.column;
+              problem_.windows[2].output +
+          block.column;
       kernels_.split_channels(block.columns, out_, plane + pixel * y.pixel_stride, y.pixel_stride,
                               y.channel_stride, outputs + row * output_row_,
                               block.rows * output_row_);
@@ -174,8 +174,8 @@ class PixelGradient final : public Execution {
                     plane * height.input * width.input * x.pixel_stride;
     for (const auto& [place, source_row, destination] : places_) {
       if (destination >= block.rows) break;
-      const std::int64_t row =
-          padded_source(block.row * height.stride + source_row, height.input, problem_.padding_mode);
+      const std::int64_t row = padded_source(block.row * height.stride + source_row, height.input,
+                                             problem_.padding_mode);
       if (row < 0) continue;  // is never read
       strips_.pack(x, from + row * width.input * x.pixel_stride, block.column, block.columns,
                    strips + place * strip_);
@@ -189,8 +189,7 @@ class PixelGradient final : public Execution {
     const std::int64_t first = block.row * height.stride + offset;
     const std::int64_t begin =
         std::clamp<std::int64_t>(divide_up(-first, height.stride), 0, block.rows);
-    return {begin,
-            std::clamp(divide_up(height.input - first, height.stride), begin, block.rows)};
+    return {begin, std::clamp(divide_up(height.input - first, height.stride), begin, block.rows)};
   }
 
   void multiply(const PixelBlock& block, const T* strips, const T* outputs,
@@ -207,15 +206,13 @@ class PixelGradient final : public Execution {
       const Range rows = rows_inside(block, offset);
       tile.rows = rows.end - rows.begin;
       if (tile.rows == 0) continue;
-      const T* line =
-          strips + (rows.begin * rows_axis_.step() + rows_axis_.place(offset)) * strip_;
+      const T* line = strips + (rows.begin * rows_axis_.step() + rows_axis_.place(offset)) * strip_;
       for (std::int64_t c = 0; c < in_; ++c) {
         for (const TapRun& run : runs_) {
           tile.x = line + strips_.at(c, run.first - width.before);
           tile.taps = run.count;
           T* to = sums + (c * width.kernel + run.sums) * tile.sums_tap_stride;
-          const auto chunks =
-              static_cast<int>(divide_up(out_, gemm_.pixel_channels(run.count)));
+          const auto chunks = static_cast<int>(divide_up(out_, gemm_.pixel_channels(run.count)));
           for (int n = 0; n < chunks; ++n) {
             const Range channels = Range::share(out_, n, chunks);
             tile.channels = static_cast<int>(channels.end - channels.begin);
@@ -238,7 +235,8 @@ class PixelGradient final : public Execution {
           for (int t = 0; t < run.count; ++t) {
             const std::int64_t tap = row * width + run.first + t * run.step;
             for (std::int64_t k = 0; k < out_; ++k, sums += kernels_.lanes) {
-              gradient[(k * in_ + c) * problem_.taps() + tap] = kernels_.sum(kernels_.lanes, sums, 1);
+              gradient[(k * in_ + c) * problem_.taps() + tap] =
+                  kernels_.sum(kernels_.lanes, sums, 1);
             }
           }
         }

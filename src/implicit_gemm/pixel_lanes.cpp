@@ -109,11 +109,12 @@ void PixelLanes<T>::multiply(const Call& call, const Block& block, const T* stri
   }
 }
 
-/// The terms of the sums of a group of rows without the kernel rows at either end that lie in padding
-/// for all of them. Groups do not depend on blocks, nor, thus, sums on the number of threads.
+/// The terms of the sums of a group of rows without the kernel rows at either end that lie in
+/// padding for all of them. Groups do not depend on blocks, nor, thus, sums on the number of
+/// threads.
 template <class T>
-Range PixelLanes<T>::group_terms(const PhasePlan& plan, const Range& planes,
-                                 std::int64_t first_row, std::int64_t lines) const noexcept {
+Range PixelLanes<T>::group_terms(const PhasePlan& plan, const Range& planes, std::int64_t first_row,
+                                 std::int64_t lines) const noexcept {
   const auto& axes = plan.phase.axes;
   const std::int64_t end = std::min(first_row + lines, axes[1].count);
   Range rows = this->taps_inside(plan.phase, 1, first_row);
@@ -153,9 +154,9 @@ void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const P
   tile.bias = call.epilogue.bias(block.group * this->produced_ + channels.begin);
   tile.least = clamp_.least;
   tile.greatest = clamp_.greatest;
-  const bool at_home =
-      !clamp_.rest && width.step == 1 &&
-      (this->channels_last_ ? output.pixel_stride == tile.channels &&
+  const bool at_home = !clamp_.rest && width.step == 1 &&
+                       (this->channels_last_
+                            ? output.pixel_stride == tile.channels &&
                                   tile.channels <= this->kernels_.interleaved_channels
                             : output.pixel_stride == 1);
   const std::int64_t row_end = std::min(block.row_end, height.count);
@@ -176,11 +177,11 @@ void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const P
       const std::int64_t end = std::min(row + most, row_end);
       while (next < end && same(group_terms(plan, planes, next, group), terms)) next += group;
       tile.lines = std::min(next, end) - row;
-      T* home = at_home ? output.sample(block.sample, block.group * this->produced_ +
-                                                          channels.begin) +
-                              this->output_pixel(plan.phase, block.depth, row, column) *
-                                  output.pixel_stride
-                        : nullptr;
+      T* home = at_home
+                    ? output.sample(block.sample, block.group * this->produced_ + channels.begin) +
+                          this->output_pixel(plan.phase, block.depth, row, column) *
+                              output.pixel_stride
+                    : nullptr;
       for (int b = 0; b < k_blocks; ++b) {
         const Range k = Range::share(terms.end - terms.begin, b, k_blocks);
         tile.terms = k.end - k.begin;

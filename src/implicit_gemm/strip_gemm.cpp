@@ -327,11 +327,11 @@ void StripGemm<T>::pack_strips(const Call& call, const Block& block, T* strips) 
                                              sources_[0], problem_.padding_mode);
     for (const auto& [place, source_row, destination] : rows_) {
       if (destination >= block.row_end - block.row) break;
-      const std::int64_t line = padded_source(block.row * source_step_[1] + source_row,
-                                              sources_[1], problem_.padding_mode);
-      const T* from = plane < 0 || line < 0 ? nullptr
-                                            : base + (plane * sources_[1] + line) * sources_[2] *
-                                                         source.pixel_stride;
+      const std::int64_t line = padded_source(block.row * source_step_[1] + source_row, sources_[1],
+                                              problem_.padding_mode);
+      const T* from = plane < 0 || line < 0
+                          ? nullptr
+                          : base + (plane * sources_[1] + line) * sources_[2] * source.pixel_stride;
       pack_strip(source, from, block.column, block.column_end - block.column,
                  strips + strip_at(depth_offset, place));
     }

@@ -232,9 +232,8 @@ template <class T>
 void dot_products(int rows, std::int64_t columns, std::int64_t k, const T* a,
                   std::int64_t a_row_stride, const T* b, std::int64_t b_column_stride, T* c,
                   std::int64_t c_row_stride, bool accumulate) {
-  ForRows<DotProducts<T>::template Rows, kThinRows>::run(rows, columns, k, a, a_row_stride, b,
-                                                        b_column_stride, c, c_row_stride,
-                                                        accumulate);
+  ForRows<DotProducts<T>::template Rows, kThinRows>::run(
+      rows, columns, k, a, a_row_stride, b, b_column_stride, c, c_row_stride, accumulate);
 }
 
 /// Lanes are neighbours in the source: copies, row by row.

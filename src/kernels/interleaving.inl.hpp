@@ -36,8 +36,7 @@ template <class T, int kStreams, int kPart, int kStream = 1>
 CONVOLITH_INLINE Vec<T> interleaved(const Vec<T> (&streams)[kStreams], Vec<T> so_far) {
   if constexpr (kStream < kStreams) {
     return interleaved<T, kStreams, kPart, kStream + 1>(
-        streams, merge<T, kStreams, kPart, kStream>(
-                     so_far, streams[kStream], LaneNumbers<T>()));
+        streams, merge<T, kStreams, kPart, kStream>(so_far, streams[kStream], LaneNumbers<T>()));
   } else {
     return so_far;
   }
@@ -49,15 +48,18 @@ CONVOLITH_INLINE void store_interleaved(const Vec<T> (&streams)[kChannels], T* t
   if constexpr (kPart < kChannels) {
     const int left = count * kChannels - kPart * kLanes<T>;
     if (left <= 0) return;
-    store_upto<T>(to + kPart * kLanes<T>,
-                  interleaved<T, kChannels, kPart>(streams, streams[0]), left);
+    store_upto<T>(to + kPart * kLanes<T>, interleaved<T, kChannels, kPart>(streams, streams[0]),
+                  left);
     store_interleaved<T, kChannels, kPart + 1>(streams, to, count);
   }
 }
 
 /// n streams take n (n - 1) shuffles: up to here no more than squares that are transposed.
 template <class T>
-constexpr int kMostInterleaved = kLanes<T> >= 16 ? 8 : kLanes<T> >= 8 ? 6 : kLanes<T> >= 4 ? 3 : 2;
+constexpr int kMostInterleaved = kLanes<T> >= 16  ? 8
+                                 : kLanes<T> >= 8 ? 6
+                                 : kLanes<T> >= 4 ? 3
+                                                  : 2;
 
 /// Lanes of stream number kStream out of kStreams interleaved ones: so_far with those that lie in
 /// vector number kPart.

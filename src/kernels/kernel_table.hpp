@@ -75,23 +75,23 @@ struct GatherTile {
 /// weight[t, channel] * source[offsets[t] + line * source_line_stride + column].
 template <class T>
 struct PixelTile {
-  int channels;                     ///< tile_rows at most
+  int channels;  ///< tile_rows at most
   std::int64_t lines;
-  int columns;                      ///< of each line, pixel_shape's at most
+  int columns;  ///< of each line, pixel_shape's at most
   std::int64_t terms;
-  const T* weight;                  ///< panel [term][tile_rows]
+  const T* weight;  ///< panel [term][tile_rows]
   const T* source;
   const std::int64_t* offsets;
   std::int64_t source_line_stride;
-  bool reads_whole_vectors;         ///< beyond the last column
+  bool reads_whole_vectors;  ///< beyond the last column
   /// Sums of earlier terms, if it continues: [line][channel][column], whole vectors.
   T* partial;
   bool continues;
-  T* output;                        ///< null: the sums go to `partial`
+  T* output;  ///< null: the sums go to `partial`
   std::int64_t output_line_stride;
   std::int64_t output_channel_stride;
-  bool interleaves;                 ///< instead, channels are contiguous, and pixels together
-  bool finishes;                    ///< with a bias for each channel, if not null, and limits
+  bool interleaves;  ///< instead, channels are contiguous, and pixels together
+  bool finishes;     ///< with a bias for each channel, if not null, and limits
   const T* bias;
   T least, greatest;
 };

@@ -86,8 +86,7 @@ bool Arena::reserve(std::size_t bytes) {
   auto* const region = static_cast<char*>(data);
   try {
     regions_.emplace(region, length);
-    const auto segment =
-        segments_.emplace(region, Segment{region, length, State::fresh}).first;
+    const auto segment = segments_.emplace(region, Segment{region, length, State::fresh}).first;
     segment->second.place = fresh_.emplace(length, region);
   } catch (const std::bad_alloc&) {
     segments_.erase(region);

@@ -38,7 +38,7 @@ class BlockCache {
   void shrink(std::size_t most) noexcept;
 
   mutable std::mutex mutex_;
-  Arena arena_;  ///< of large blocks
+  Arena arena_;                             ///< of large blocks
   std::multimap<std::size_t, void*> kept_;  ///< of the others, by size
   std::size_t kept_small_ = 0, used_bytes_ = 0;
   std::size_t most_used_ = 0, most_used_before_ = 0;  ///< in this and in the last epoch
