@@ -109,9 +109,9 @@ class RowReader {
   /// Neighbouring channels fill a vector.
   Vectors<T> read_channels(std::int64_t row) const {
     const T* source = row_of(0, row);
-    if (source == nullptr) return {nullptr, 0};
-    const std::int64_t* columns = input_.columns + input_.tiles[0][part_].column + column_;
     const Band& band = bands_[0];
+    if (source == nullptr || band.begin == band.end) return {nullptr, 0};
+    const std::int64_t* columns = input_.columns + input_.tiles[0][part_].column + column_;
     if (band.scattered) {
       for (int i = 0; i < count_; ++i) {
         const T* from = source + columns[i] * input_.pixel_stride;
