@@ -1,4 +1,4 @@
-"""Do the tests notice mistakes? Plants those of mutations.py, one at a time, in a copy of the
+"""Do the tests notice mistakes? Plants those of mutations/, one at a time, in a copy of the
 sources, and runs the tests that concern the file until one fails.
 
 All mistakes are compiled at once, each behind a number that the process reads when it starts, so

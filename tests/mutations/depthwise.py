@@ -1,0 +1,161 @@
+"""depthwise, and packed rows."""
+
+from __future__ import annotations
+
+MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "src/kernels/packing.inl.hpp": (
+        ("if («!store.clamp») return v;", "true", "limits are not applied"),
+        (
+            "store_upto<T>(to + i, zero<T>(), «lanes_left<T>(count - i)»);",
+            "lanes_left<T>(count - i - 1)",
+            "the last element of padding is not cleared",
+        ),
+        (
+            "«store<T>(to + i, load_partial(from + i, static_cast<int>(count - i)));»",
+            "store<T>(to + i, zero<T>());",
+            "the rest of a row is not packed",
+        ),
+        (
+            "store<T>(to + i, «load_partial(from + i, static_cast<int>(count - i))»);",
+            "load(from + i)",
+            "reads beyond the row",
+        ),
+        (
+            "const int span = «2 * static_cast<int>(count - i) - 1»;",
+            "2 * static_cast<int>(count - i) - 2",
+            "steps of 2: the last element is left out",
+        ),
+        (
+            "for (std::int64_t i = 0; «i < count»; ++i) to[i] = from[i * step];",
+            "i < count - 1",
+            "longer steps: the last element is left out",
+        ),
+    ),
+    "src/kernels/depthwise.inl.hpp": (
+        (
+            "const std::int64_t c = «at + kLanes<T> <= p.channel_end ? at : "
+            "p.channel_end - kLanes<T>»;",
+            "at",
+            "the last vector of channels reaches beyond them",
+        ),
+        ("if («p.columns[column] < 0») return;", "false", "a column of padding is read"),
+        ("if («step >= 0») {", "step > 0", "the first output is not written"),
+        (
+            "p.bias != nullptr ? load(«p.bias + c») : zero<T>();",
+            "p.bias",
+            "all vectors get the first one's bias",
+        ),
+        (
+            "const std::int64_t taps = «left < piece_taps ? left : piece_taps»;",
+            "piece_taps",
+            "the last piece of a row of taps is taken whole",
+        ),
+        (
+            "finished<T>(b.store, «sum[k] + total[k]»), lanes);",
+            "sum[k]",
+            "long sums lose all but their last chain",
+        ),
+        (
+            "return «load_partial(pixel, count)»;",
+            "load(pixel)",
+            "reads beyond the last channel",
+        ),
+        (
+            "const int lanes = «left < kLanes<T> ? static_cast<int>(left) : kLanes<T>»; "
+            "if (b.multiplier != 1) {",
+            "kLanes<T>",
+            "the last vector of channels is taken whole",
+        ),
+        (
+            "const int inputs = «numbers[lanes - 1] + 1»;",
+            "kLanes<T>",
+            "with a multiplier, reads beyond the last channel",
+        ),
+        (
+            "if (tap_row < 0 || «tap_row >= kKernel») continue; const Vec<T> w = "
+            "broadcast(weight[tap_row * kKernel + t]);",
+            "tap_row > kKernel",
+            "lanes of pixels: a row beyond the kernel counts",
+        ),
+        (
+            "sum[r][v], «v == kVectors - 1 ? last : kLanes<T>»);",
+            "kLanes<T>",
+            "lanes of pixels: the last vector of a row is written whole",
+        ),
+        (
+            "const bool inside = i >= inside_begin && «i < p.kernel_height»;",
+            "i <= p.kernel_height",
+            "any kernel: a row that some outputs do not read counts for all",
+        ),
+        (
+            "if (tap_row < 0 || «tap_row >= p.kernel_height») continue;",
+            "tap_row > p.kernel_height",
+            "any kernel: a row beyond the kernel counts",
+        ),
+        (
+            "sum[r][v] + total[r][v], «v == kVectors - 1 ? last : kLanes<T>»);",
+            "kLanes<T>",
+            "any kernel: the last vector of a row is written whole",
+        ),
+        (
+            "«left < kLanes<T> ? static_cast<int>(left) : kLanes<T>»); } } }; };",
+            "kLanes<T>",
+            "small planes: the last vector is written whole",
+        ),
+    ),
+    "src/algorithms/depthwise.cpp": (
+        (
+            "channel_part + 1 == channel_parts_ ? «channels_» : vectors.end * lanes};",
+            "vectors.end * lanes",
+            "channels behind the last whole vector are left out",
+        ),
+        (
+            "*pixels++ = «w < 0» ? call.packed + zeros_begin_ :",
+            "false",
+            "columns of padding are read",
+        ),
+        (
+            "lists.pointers[listed] = «row != nullptr ? row : call.packed + zeros_begin_»;",
+            "row != nullptr ? row : call.packed",
+            "rows of padding are not zeros",
+        ),
+    ),
+    "src/packed_rows.cpp": (
+        (
+            "«last * phase_.source_step + phase_.taps.back().offset < extent_»;",
+            "last * phase_.source_step + phase_.taps.back().offset <= extent_",
+            "a block that reads a column behind counts as inside",
+        ),
+        (
+            "taps() > 0 && «coordinate(first, 0) >= 0» &&",
+            "coordinate(first, 0) >= -1",
+            "a block that reads a column in front counts as inside",
+        ),
+        (
+            "const std::int64_t begin = std::clamp<std::int64_t>(«divide_up(-first, step)», 0, "
+            "count);",
+            "divide_up(-first, step) - 1",
+            "a column in front of a row is packed",
+        ),
+        (
+            "std::clamp<std::int64_t>(«divide_up(extent - first, step)», begin, count);",
+            "divide_up(extent - first, step) + 1",
+            "a column behind a row is packed",
+        ),
+        (
+            "for (std::int64_t n = from; «n < to»; ++n) {",
+            "n < to - 1",
+            "the last column of padding is not packed",
+        ),
+        (
+            "if («from < to && with_zeros») runs.push_back",
+            "false",
+            "padding is not cleared between the pieces of a long row",
+        ),
+        (
+            "if (at / pitch >= rows || «at % pitch >= columns») continue;",
+            "at % pitch > columns",
+            "small planes: a lane between rows is kept",
+        ),
+    ),
+}

@@ -1,0 +1,131 @@
+"""im2col_gemm."""
+
+from __future__ import annotations
+
+MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "src/algorithms/im2col_gemm.cpp": (
+        (
+            "shift >= 0 ? 0 : «divide_up(-shift, width.stride)», 0, width.output);",
+            "divide_up(-shift, width.stride) - 1",
+            "a column in front of a row is read",
+        ),
+        (
+            "shift >= width.input ? 0 : «divide_up(width.input - shift, width.stride)», begin,",
+            "divide_up(width.input - shift, width.stride) + 1",
+            "a column behind a row is read",
+        ),
+        (
+            "if («d < 0 || h < 0») { std::fill(to, to + width.output, T(0));",
+            "h < 0",
+            "channels_first: a plane of padding is read",
+        ),
+        (
+            "if («d < 0 || h < 0 || w < 0») {",
+            "h < 0 || w < 0",
+            "channels_last: a plane of padding is read",
+        ),
+        (
+            "const auto valid = static_cast<int>(«std::min(width, lanes - first)»);",
+            "width",
+            "the last panel of weights is packed as a whole one",
+        ),
+    ),
+    "src/kernels/interleaving.inl.hpp": (
+        (
+            "const int left = «count * kChannels - kPart * kLanes<T>»;",
+            "count * kChannels - kPart * kLanes<T> - 1",
+            "the last channel of the last pixel is not stored",
+        ),
+        (
+            "for (; «i + kLanes<T> <= pixels»; i += kLanes<T>) { CONVOLITH_UNROLL(8)",
+            "i < pixels",
+            "the last pixels are taken as a whole vector",
+        ),
+        (
+            "const int left = «count * kChannels - p * kLanes<T>»;",
+            "count * kChannels - p * kLanes<T> + 1",
+            "an element behind the last pixel is read",
+        ),
+    ),
+    "src/kernels/pixel_tile.inl.hpp": (
+        (
+            "const int count = «v < kVectors - 1 ? kLanes<T> : last»;",
+            "kLanes<T>",
+            "the last vector of a line is stored whole",
+        ),
+        (
+            "return «kPartial && v == kVectors - 1» ? load_partial(at, last) : load(at);",
+            "false",
+            "reads beyond the last row of the source",
+        ),
+        (
+            "if («kLines > 1 || tile.reads_whole_vectors || "
+            "tile.columns == kVectors * kLanes<T>») {",
+            "true",
+            "lines read where they lie are read beyond their ends",
+        ),
+        ("if («tile.lines > 0») run_lines", "tile.lines > 1", "the last line of a few is left out"),
+        ("if («tile.continues») s =", "false", "sums of earlier terms are lost"),
+    ),
+    "src/kernels/pixel_gradient.inl.hpp": (
+        (
+            "if («last > 0») add(x, y,",
+            "last > 1",
+            "a single last column is left out",
+        ),
+        (
+            "for (std::int64_t i = tile.columns; «i >= kLanes<T>»; i -= kLanes<T>)",
+            "i > 0",
+            "the last columns are taken as a whole vector",
+        ),
+        ("store<T>(to, «load(to) + sum[t][k]»);", "sum[t][k]", "a block's sums replace the others"),
+    ),
+    "src/kernels/patches.inl.hpp": (
+        (
+            "const auto rest = «static_cast<int>(segment.count - whole)»;",
+            "0",
+            "the rest of a segment is not copied",
+        ),
+        (
+            "store_partial<T>(to + whole, zero<T>(), «rest»);",
+            "rest - 1",
+            "the last element of a padded segment is not cleared",
+        ),
+        (
+            "load_between(p, clamp(2 * begin), clamp(«2 * end - 1»), zero<T>());",
+            "2 * end - 2",
+            "every other element: the last one is left out",
+        ),
+        (
+            "for (; «i < count»; ++i) destination[i] = source[i * step];",
+            "i < count - 1",
+            "the last element of a strided copy is left out",
+        ),
+        (
+            "const int width = «upto(columns - j)»;",
+            "kLanes<T>",
+            "a transposition reads and writes beyond its columns",
+        ),
+        (
+            "const int height = «upto(rows - i)»;",
+            "kLanes<T>",
+            "a transposition reads and writes beyond its rows",
+        ),
+        (
+            "load_lanes<T>(from, source_step, 0, «width»)",
+            "width - 1",
+            "a transposition loses its last column",
+        ),
+        (
+            "const int count = «elements - e < kLanes<T> ? static_cast<int>(elements - e) "
+            ": kLanes<T>»;",
+            "kLanes<T>",
+            "weights of several taps: the last square is taken whole",
+        ),
+        (
+            "square[i] = «first + i < valid» ? load_upto(row, count) : zero<T>();",
+            "first + i <= valid",
+            "weights of several taps: reads a channel too many",
+        ),
+    ),
+}

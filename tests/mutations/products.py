@@ -1,0 +1,151 @@
+"""Register tiles, matrix products and what follows them."""
+
+from __future__ import annotations
+
+MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "src/kernels/tile.inl.hpp": (
+        (
+            "int columns, bool accumulate) { const int last = "
+            "«columns - (kVectors - 1) * kLanes<T>»;",
+            "columns - (kVectors - 1) * kLanes<T> - 1",
+            "the last vector of a tile loses a lane",
+        ),
+        (
+            "store_partial<T>(at, accumulate ? «load_partial(at, last) + sum[r][v]» :",
+            "sum[r][v]",
+            "the last vector forgets what was there",
+        ),
+        (
+            "if («v < kVectors - 1 || last == kLanes<T>») {",
+            "true",
+            "the last vector is stored whole",
+        ),
+        ("if («rows < kMost») {", "rows < kMost - 1", "a tile has a row too many"),
+    ),
+    "src/kernels/gemm.inl.hpp": (
+        (
+            "if («columns > kLanes<T>») { gemm_tile_of<T, kRows, 2>",
+            "columns > kLanes<T> + 1",
+            "one column beyond a vector is left out",
+        ),
+        (
+            "for (std::int64_t p = 0; «p < k»; ++p) { Vec<T> column[kVectors]; "
+            "CONVOLITH_UNROLL(2) for (int v = 0; v < kVectors; ++v) "
+            "column[v] = load(b + v * kLanes<T>); CONVOLITH_UNROLL(16) "
+            "for (int r = 0; r < kRows; ++r) { const Vec<T> row = broadcast(a[r]);",
+            "p < k - 1",
+            "the last product of a sum is left out",
+        ),
+        (
+            "const int last = «columns - (kVectors - 1) * kLanes<T>»;",
+            "columns - (kVectors - 1) * kLanes<T> - 1",
+            "rows of B anywhere: the last vector loses a lane",
+        ),
+        (
+            "column[v] = «kPartial && v == kVectors - 1 ? load_partial(from + v * kLanes<T>, last) "
+            ": load(from + v * kLanes<T>)»;",
+            "load(from + v * kLanes<T>)",
+            "rows of B anywhere: reads beyond the last row",
+        ),
+        (
+            "if («columns > kLanes<T>») { gemm_rows_tile_of<T, kRows, 2>",
+            "columns > kLanes<T> + 1",
+            "rows of A together: one column beyond a vector is left out",
+        ),
+        (
+            "if («valid == kTileColumns<T> && width == kTileColumns<T>») {",
+            "width == kTileColumns<T>",
+            "a panel in part is copied as a whole one",
+        ),
+        (
+            "const int left = «valid - i»;",
+            "valid - i - 1",
+            "a panel's row loses its last element",
+        ),
+        (
+            "left > 0 ? load_upto(source + i, left) : zero<T>(), «width - i»);",
+            "width - i - 1",
+            "the last lane of a panel in part is not cleared",
+        ),
+        (
+            "const int count = «k - p < kLanes<T> ? static_cast<int>(k - p) : kLanes<T>»; "
+            "Vec<T> square[kLanes<T>];",
+            "kLanes<T>",
+            "the last square of a panel is taken whole",
+        ),
+        (
+            "square[i] = «first + i < valid» ? load_upto(row, count) : zero<T>();",
+            "first + i <= valid",
+            "a panel in part reads one row too many",
+        ),
+    ),
+    "src/kernels/elementwise.inl.hpp": (
+        (
+            "for (int j = 0; «j < columns»; j += kLanes<T>) {",
+            "j < columns - 1",
+            "an epilogue leaves out a single last column",
+        ),
+        (
+            "const int count = «columns - j < kLanes<T> ? columns - j : kLanes<T>»;",
+            "kLanes<T>",
+            "an epilogue takes the last vector whole",
+        ),
+        (
+            "v = v + load_upto(«epilogue.bias + j», count);",
+            "epilogue.bias",
+            "the second vector of columns gets the first one's bias",
+        ),
+        (
+            "v = v + broadcast(«epilogue.bias[r]»);",
+            "epilogue.bias[0]",
+            "all rows get the first one's bias",
+        ),
+        (
+            "r * epilogue.residual_row_stride + «j * epilogue.residual_column_stride»;",
+            "std::int64_t{0}",
+            "the second vector of columns gets the first one's residual",
+        ),
+        (
+            "for (; «i < count»; ++i) destination[i] += source[i];",
+            "i < count - 1",
+            "a sum of arrays leaves out its last element",
+        ),
+        (
+            "const int lanes = «count - i < kLanes<T> ? static_cast<int>(count - i) : kLanes<T>»;",
+            "kLanes<T>",
+            "a sum takes the last vector whole",
+        ),
+    ),
+    "src/gemm/gemm.cpp": (
+        (
+            "const auto valid = static_cast<int>(«std::min(columns, n_ - first)»);",
+            "columns",
+            "the last panel of B is packed as a whole one",
+        ),
+        (
+            "const auto tile_columns = static_cast<int>(«std::min(columns, column_end - j)»);",
+            "columns",
+            "the last tile of a row is a whole one",
+        ),
+        (
+            "const auto tile_rows = static_cast<int>(«std::min(rows, i_end - r)»);",
+            "rows",
+            "the last tile of a column is a whole one",
+        ),
+        (
+            "if («k + k_count < k_end») block.epilogue = nullptr;",
+            "false",
+            "every block of a sum gets the epilogue",
+        ),
+        (
+            "block.accumulate = «c.accumulate || k > k_begin»;",
+            "c.accumulate",
+            "the last block of a sum replaces the others",
+        ),
+        (
+            "if (epilogue.bias_axis == BiasAxis::columns) «epilogue.bias += j;»",
+            "epilogue.bias += 0;",
+            "all tiles get the first one's bias",
+        ),
+    ),
+}

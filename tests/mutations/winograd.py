@@ -1,0 +1,189 @@
+"""Winograd, forward and the gradient of weights."""
+
+from __future__ import annotations
+
+MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "src/kernels/winograd.inl.hpp": (
+        (
+            "const auto rest = «static_cast<int>(in.channels - whole)»;",
+            "0",
+            "channels behind the last whole vector are left out",
+        ),
+        (
+            "return «load_partial(rows.at(i), rest)»;",
+            "load(rows.at(i))",
+            "reads beyond the last channel",
+        ),
+        (
+            "if (!kWhole && «row >= out.rows») break;",
+            "row > out.rows",
+            "a tile at the border writes a row too many",
+        ),
+        (
+            "} else if («column < out.columns») {",
+            "column <= out.columns",
+            "a tile at the border writes a column too many",
+        ),
+        (
+            "const bool whole = «out.rows == Rows::kOutputs && out.columns == Columns::kOutputs»;",
+            "out.rows == Rows::kOutputs",
+            "a tile at the end of a row counts as whole",
+        ),
+        (
+            "«out.channels - k < kLanes<T> ? static_cast<int>(out.channels - k) : kLanes<T>»;",
+            "kLanes<T>",
+            "writes beyond the last channel",
+        ),
+        (
+            "out.bias == nullptr ? zero<T>() : load_upto(«out.bias + k», lanes);",
+            "out.bias",
+            "all vectors get the first one's bias",
+        ),
+        (
+            "for (int lane = 0; «lane < in.lanes»; lane += kLanes<T>) { const T* taps",
+            "lane < in.lanes - kLanes<T>",
+            "the last vector of a panel of weights is not transformed",
+        ),
+        (
+            "if («i < channels») store_upto<T>(maps + i * channel_stride + p, square[i], count);",
+            "i <= channels",
+            "a strip writes a channel too many",
+        ),
+        (
+            "const int count = «pixels - p < kLanes<T> ? pixels - p : kLanes<T>»;",
+            "kLanes<T>",
+            "a strip writes beyond its last pixel",
+        ),
+    ),
+    "src/winograd/execution.cpp": (
+        (
+            "begin = std::clamp<std::int64_t>(«-columns.first», 0, wanted);",
+            "-columns.first - 1",
+            "a column in front of a row is loaded",
+        ),
+        (
+            "end = std::clamp<std::int64_t>(«sources - columns.first», begin, wanted);",
+            "sources - columns.first + 1",
+            "a column behind a row is loaded",
+        ),
+        (
+            "«clear(std::min(wanted, pixels), pixels);»",
+            "(void)0;",
+            "what no output of a last tile reads is left as it was",
+        ),
+        (
+            "return tile * outputs + inputs <= columns.count && «first >= 0» &&",
+            "first >= -1",
+            "a tile that reads a column in front counts as inside",
+        ),
+        (
+            "«first + (inputs - 1) * columns.step < width.sources»;",
+            "first + (inputs - 1) * columns.step <= width.sources",
+            "a tile that reads a column behind counts as inside",
+        ),
+        (
+            "const T* pixel = «column < 0 || row_pixel[v] < 0» ? scratch.zeros",
+            "row_pixel[v] < 0",
+            "columns of padding are read",
+        ),
+        (
+            "if («run.last_outputs == outputs») { form_.output(out);",
+            "true",
+            "the last tile of a row is written whole",
+        ),
+        (
+            "const std::int64_t channels = «std::min(product_row_, geometry_.produced - first)»;",
+            "product_row_",
+            "the last group of panels writes too many channels",
+        ),
+        (
+            "rows = «static_cast<int>(tile_of(run, vertical_axis_).count)»;",
+            "static_cast<int>(vertical.tile_outputs)",
+            "the last row of tiles is written whole",
+        ),
+        (
+            "if («terms_ == geometry_.reduced») return;",
+            "true",
+            "weights of channels that fill up a vector are not cleared",
+        ),
+        (
+            "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
+            "const Range terms{term, std::min(terms_, term + term_chunk_)}; "
+            "for (std::int64_t panel = 0; panel < panels; ++panel) {",
+            "term < terms_ - 1",
+            "a chunk of one term is left out",
+        ),
+        (
+            "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
+            "const Range terms{term, std::min(terms_, term + term_chunk_)}; transform_weights(",
+            "term < terms_ - 1",
+            "weights that are not packed: a chunk of one term is left out",
+        ),
+    ),
+    "src/winograd/geometry.cpp": (
+        (
+            "return {first, «std::min<std::int64_t>(tile_outputs, extent - index * tile_outputs)»,",
+            "tile_outputs",
+            "the last tile of an axis counts as whole",
+        ),
+    ),
+    "src/kernels/winograd_gradient.inl.hpp": (
+        (
+            "const int count = «in.channels - c < kLanes<T> ? in.channels - c : kLanes<T>»;",
+            "kLanes<T>",
+            "reads beyond the last channel",
+        ),
+        (
+            "for (int lane = 0; «lane < in.lanes»; lane += kLanes<T>) {",
+            "lane < in.lanes - kLanes<T>",
+            "the last vector of channels gets no gradient",
+        ),
+    ),
+    "src/winograd/weight_gradient.cpp": (
+        (
+            "if (rows_inside && «first >= 0» && first + grid_.inputs <= width.input) {",
+            "first >= -1",
+            "a tile that reads a column in front counts as inside",
+        ),
+        (
+            "if (rows_inside && first >= 0 && «first + grid_.inputs <= width.input») {",
+            "first + grid_.inputs <= width.input + 1",
+            "a tile that reads a column behind counts as inside",
+        ),
+        (
+            "«(width.input - grid_.inputs - first) / grid_.outputs + 1»);",
+            "(width.input - grid_.inputs - first) / grid_.outputs + 2",
+            "a run of tiles inside has one too many",
+        ),
+        (
+            "row == nullptr || «column >= width.output» ? scratch.zeros",
+            "column > width.output",
+            "a tile reads a column of the next row of the output's gradient",
+        ),
+        (
+            "? «width.output / grid_.outputs» : 0;",
+            "divide_up(width.output, grid_.outputs)",
+            "the last tile of a row of the output's gradient counts as whole",
+        ),
+        (
+            "const std::int64_t row = «at >= extent» ? -1",
+            "at > extent",
+            "a row behind the map is read",
+        ),
+        (
+            "line.first_row >= 0 && «line.first_row + grid_.inputs <= height.input»;",
+            "line.first_row + grid_.inputs <= height.input + 1",
+            "a tile that reads a row behind counts as inside",
+        ),
+        (
+            "kernels_.transpose(in.rows * taps, «std::min(lanes_, out_ - first)», gradient,",
+            "lanes_",
+            "the last panel writes more channels than there are",
+        ),
+        (
+            "for (std::int64_t part = 1; «part < parts_»; ++part) {",
+            "part < parts_ - 1",
+            "the last part is not added",
+        ),
+    ),
+}
