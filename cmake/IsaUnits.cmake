@@ -2,7 +2,7 @@
 # convolith::NAME, and fails the build if an object defines a weak symbol: the linker could keep
 # that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
 option(CONVOLITH_CHECK_ISA_SYMBOLS "Fail on weak symbols in ISA units" ON)
-if(CONVOLITH_SANITIZE)
+if(CONVOLITH_SANITIZE OR CONVOLITH_COVERAGE)
   set(CONVOLITH_KERNEL_OPTIMIZATION -O1)  # the checks in unrolled kernels take -O3 an hour
 else()
   set(CONVOLITH_KERNEL_OPTIMIZATION -O3)

@@ -26,15 +26,22 @@ from pathlib import Path
 from mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
-CONVOLUTION = ("test_guard_pages.py", "test_grid.py", "test_weight_gradient.py", "test_fft.py")
-POOLING = ("test_guard_pages.py", "test_pooling.py")
-TRAINING = ("test_guard_pages.py", "test_training.py")
+CONVOLUTION = (
+    "test_guard_pages.py::test_convolution",
+    "test_weight_gradient.py",
+    "test_grid.py",
+    "test_fft.py",
+)
+POOLING = ("test_guard_pages.py::test_pooling", "test_pooling.py")
+TRAINING = ("test_guard_pages.py::test_training", "test_training.py")
 # The tests that concern a file, likeliest to fail first: the longest path that begins it counts.
 TESTS = {
     "src/": CONVOLUTION,
     "src/gemm/": ("test_gemm.py", *CONVOLUTION),
     "src/kernels/gemm": ("test_gemm.py", *CONVOLUTION),
-    "src/bias_gradient": ("test_guard_pages.py", "test_grid.py"),
+    "src/stride_two/": ("test_stride_two.py", *CONVOLUTION),
+    "src/kernels/stride_two": ("test_stride_two.py", *CONVOLUTION),
+    "src/bias_gradient": ("test_grid.py::test_bias_gradient",),
     "src/pooling/": POOLING,
     "src/kernels/pooling": POOLING,
     "src/training/": TRAINING,

@@ -17,6 +17,7 @@ from mutations import (
     narrow_gradient,
     pooling,
     products,
+    stride_two,
     training,
     winograd,
 )
@@ -30,6 +31,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     **fft.MUTATIONS,
     **depthwise.MUTATIONS,
     **grouped.MUTATIONS,
+    **stride_two.MUTATIONS,
     **narrow_gradient.MUTATIONS,
     **pooling.MUTATIONS,
     **training.MUTATIONS,

@@ -78,6 +78,21 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "first + i <= valid",
             "a panel in part reads one row too many",
         ),
+        (
+            "if («p < k») { const auto left = static_cast<int>(k - p);",
+            "false",
+            "dot products: the last vector is left out",
+        ),
+        (
+            "return «load_partial(at, left)»; });",
+            "load(at)",
+            "dot products: the last vector is taken whole",
+        ),
+        (
+            "for (; «j < columns»; ++j) { dot_tile<T, kRows, 1>",
+            "false",
+            "dot products: columns beyond the last tile are left out",
+        ),
     ),
     "src/kernels/elementwise.inl.hpp": (
         (
@@ -146,6 +161,38 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "if (epilogue.bias_axis == BiasAxis::columns) «epilogue.bias += j;»",
             "epilogue.bias += 0;",
             "all tiles get the first one's bias",
+        ),
+    ),
+    "src/gemm/thin_product.cpp": (
+        (
+            "const std::int64_t columns = «std::min(kColumns, n_ - first)»;",
+            "kColumns",
+            "the last block of columns is a whole one",
+        ),
+        (
+            "if (part.bias_axis == BiasAxis::columns) «part.bias += first;»",
+            ";",
+            "all blocks of columns get the first one's bias",
+        ),
+        (
+            "«std::min(block, k_ - p)», a.data + p",
+            "block",
+            "dot products read beyond their end",
+        ),
+        (
+            "b.column_stride, c, n_, «p > 0»);",
+            "false",
+            "the last part of a long dot product replaces the others",
+        ),
+        (
+            "«std::min<std::int64_t>(kMaxChain, k_ - p)», packed_a",
+            "std::int64_t{kMaxChain}",
+            "the last part of a sum is taken whole",
+        ),
+        (
+            "first, offsets, c, n_, «p > 0»);",
+            "false",
+            "the last part of a sum replaces the others",
         ),
     ),
 }
