@@ -181,6 +181,19 @@ def test_indices_of_a_gradient_are_checked(layout: str, dtype: str) -> None:
         backward(indices=indices.astype(np.int32))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 37])
+def test_windows_without_an_element(isa: str, channels: int) -> None:
+    """Taps that lie on both sides of the map: -inf at index 0, in every row."""
+    window: dict[str, Any] = dict(kernel_size=2, stride=1, padding=(0, 1), dilation=(1, 3))
+    for layout, dtype in itertools.product(LAYOUTS, DTYPES):
+        x = maps((2, channels, 5, 2), layout, dtype)
+        y, indices = cl.max_pool2d(x, **window, data_format=layout, return_indices=True)
+        assert y.size == 2 * channels * 4
+        assert np.all(y == -INF)
+        assert not indices.any()
+        check_call("max_pool2d", (), window | {"data_format": layout}, x)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_global_pooling(isa: str, layout: str, dtype: str) -> None:

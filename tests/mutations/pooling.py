@@ -205,8 +205,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "outside |= «index | (pixels - 1 - index)»;",
-            "index | (pixels - index)",
-            "an index behind the map is accepted",
+            "std::int64_t{0}",
+            "an index is taken for its lower bits",
         ),
     ),
     "src/pooling/geometry.cpp": (
