@@ -3,7 +3,7 @@
 # that copy for every ISA. Sanitizers and coverage add weak symbols of their own.
 option(CONVOLITH_CHECK_ISA_SYMBOLS "Fail on weak symbols in ISA units" ON)
 if(CONVOLITH_SANITIZE OR CONVOLITH_COVERAGE)
-  set(CONVOLITH_KERNEL_OPTIMIZATION -O1)  # the checks in unrolled kernels take -O3 an hour
+  set(CONVOLITH_KERNEL_OPTIMIZATION -O1)  # checks or counters in unrolled kernels take -O3 an hour
 else()
   set(CONVOLITH_KERNEL_OPTIMIZATION -O3)
 endif()

@@ -159,6 +159,7 @@ def test_transposed_convolution(rank: int, mode: str, direction: str) -> None:
 LONG = {
     "channels over a chain": "conv2d c600 i3x5 k3 f1",
     "channels and taps over a chain": "conv2d c70 i5x6 k15 f3 p1",
+    "channels over a chain, apart": "conv1d c3 i13 k600 f2 s2",
     "taps over a chain": "conv2d c1 i30x30 k2 f24 p1",
     "more products than L2 holds weights for": "conv3d c480 i3x4x5 k3 f3 p1",
     "columns by their taps": "conv2d c33 i15x21 k18 f3x5 p8 d8",
