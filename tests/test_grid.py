@@ -167,6 +167,8 @@ LONG = {
     "both edges in one tile": "conv2d c40 i4x3 k5 f3 p1",
     "taps over a chain in 1-D": "conv1d c2 i700 k2 f600 p20",
     "taps over a chain in groups": "conv2d c2 i30x30 k2 f24 p1 g2",
+    "taps over a chain in a vector of groups": "conv2d c16 i18x18 k16 f17x16 p1 g8",
+    "padding between planes in groups": "conv3d c16 i3x4x9 k16 f3 p1 g8",
     "long rows": "conv1d c1 i1200 k1 f3 p1",
     "long strided rows": "conv1d n2 c2 i2100 k3 f5 s2 p2 reflect",
     "long rows in pieces": "conv1d n2 c2 i5000 k2 f5 p2 g2",

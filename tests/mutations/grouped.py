@@ -72,9 +72,9 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "weights of channels that do not exist are read",
         ),
         (
-            "h < 0 || «plane < 0» ? -1",
+            "«h < 0» || plane < 0 ? -1",
             "false",
-            "planes of padding are read",
+            "rows of padding between planes are read",
         ),
     ),
 }
