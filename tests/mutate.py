@@ -138,7 +138,9 @@ def copy_sources(work: Path) -> list[Mutant]:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    (work / "mutant.hpp").write_text(HEADER, encoding="utf-8")
+    header = work / "mutant.hpp"
+    if not header.exists():
+        header.write_text(HEADER, encoding="utf-8")
     return mutants
 
 

@@ -194,6 +194,14 @@ def test_windows_without_an_element(isa: str, channels: int) -> None:
         check_call("max_pool2d", (), window | {"data_format": layout}, x)
 
 
+@pytest.mark.parametrize("channels", [1, 37])
+def test_elements_of_many_windows_and_of_none(isa: str, channels: int) -> None:
+    """More windows than gradients are gathered from; the last row and column are in none."""
+    for layout, dtype in itertools.product(LAYOUTS, DTYPES):
+        x = maps((2, channels, 26, 26), layout, dtype)
+        check_call("max_pool2d", (), dict(kernel_size=13, stride=2, data_format=layout), x)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_global_pooling(isa: str, layout: str, dtype: str) -> None:
