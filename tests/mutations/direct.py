@@ -144,8 +144,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "if («i < w.after») visit_readers_of(i + w.input);",
-            "i <= w.after",
-            "circular, adjoint: the margin behind folds back one too many",
+            "i < w.after - 1",
+            "circular, adjoint: the margin behind folds back one short",
         ),
         (
             "result.begin = «divide_up(w.before, w.stride)»;",
