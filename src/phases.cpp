@@ -6,13 +6,6 @@
 
 namespace convolith {
 
-bool AxisPhase::contiguous_taps() const noexcept {
-  for (std::size_t t = 1; t < taps.size(); ++t) {
-    if (taps[t].offset != taps[t - 1].offset + 1) return false;
-  }
-  return true;
-}
-
 std::vector<AxisPhase> axis_phases(const Window& window, bool adjoint) {
   const Window& w = window;
   std::vector<AxisPhase> result;

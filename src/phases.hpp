@@ -21,9 +21,6 @@ struct AxisPhase {
   std::int64_t begin, step, count;
   std::int64_t source_step;
   std::vector<Tap> taps;
-
-  /// Whether each tap reads the source right behind the last one's.
-  bool contiguous_taps() const noexcept;
 };
 
 std::vector<AxisPhase> axis_phases(const Window& window, bool adjoint);

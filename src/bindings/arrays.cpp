@@ -240,14 +240,6 @@ void require_shape(const py::array& array, ShapeView shape, const char* argument
   }
 }
 
-bool is_unbatched(const py::array& array, int nd, const char* argument) {
-  if (array.ndim() == nd + 1) return true;
-  if (array.ndim() == nd + 2) return false;
-  value_error(std::string(argument) + " has " + std::to_string(array.ndim()) +
-              " axes; it must have " + std::to_string(nd + 2) + ", or " + std::to_string(nd + 1) +
-              " for one sample without a batch axis");
-}
-
 Shape maps_shape(Layout layout, bool unbatched, std::int64_t batch, std::int64_t channels,
                  const Shape& spatial) {
   Shape shape;

@@ -44,10 +44,6 @@ void require_dtype(const pybind11::array& array, DType dtype, const char* argume
 
 void require_shape(const pybind11::array& array, ShapeView shape, const char* argument);
 
-/// True for rank nd + 1: one sample without a batch axis. ValueError for ranks other than nd + 1
-/// and nd + 2.
-bool is_unbatched(const pybind11::array& array, int nd, const char* argument);
-
 /// Shape of feature maps in a layout; without the batch axis where `unbatched`. `spatial` holds
 /// nd extents.
 Shape maps_shape(Layout layout, bool unbatched, std::int64_t batch, std::int64_t channels,

@@ -54,17 +54,6 @@ void Gemm<T>::pack_a(const GemmOperand<T>& a, T* panels) const noexcept {
 }
 
 template <class T>
-void Gemm<T>::pack_b(const GemmOperand<T>& b, T* panels) const noexcept {
-  const int width = kernels_->tile_columns;
-  parallel_for(threads_, column_panels_, [&](std::int64_t panel, int) {
-    const std::int64_t first = panel * width;
-    kernels_->pack_panel(width, static_cast<int>(std::min<std::int64_t>(width, n_ - first)), k_,
-                         b.data + first * b.column_stride, b.column_stride, b.row_stride,
-                         panels + first * k_);
-  });
-}
-
-template <class T>
 void Gemm<T>::run(const GemmOperand<T>& a, const GemmOperand<T>& b, T* c,
                   std::int64_t c_row_stride, bool accumulate, const TileEpilogue<T>* epilogue,
                   void* workspace) const noexcept {

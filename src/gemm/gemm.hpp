@@ -8,7 +8,8 @@
 
 namespace convolith {
 
-/// A factor of a product: a strided matrix, or panels of `pack_a` or `pack_b` where `packed`.
+/// A factor of a product: a strided matrix, or panels where `packed`: A's as pack_a() makes them,
+/// B's [panel][k][lane].
 template <class T>
 struct GemmOperand {
   const T* data = nullptr;
@@ -31,7 +32,6 @@ class Gemm {
   std::size_t packed_a_bytes() const noexcept;
   std::size_t packed_b_bytes() const noexcept;
   void pack_a(const GemmOperand<T>& a, T* panels) const noexcept;
-  void pack_b(const GemmOperand<T>& b, T* panels) const noexcept;
 
   void run(const GemmOperand<T>& a, const GemmOperand<T>& b, T* c, std::int64_t c_row_stride,
            bool accumulate, const TileEpilogue<T>* epilogue, void* workspace) const noexcept;
