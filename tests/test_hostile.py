@@ -42,11 +42,11 @@ def spoilt(label: str, function: Any, good: dict[str, Any], bad: dict[str, Any])
 
 WINDOW = {
     "stride": [0, -1, -(2**40), 2**64, 1.5, "1", (1, 1, 1, 1), (), None, True],
-    "padding": [-1, ((-1, 0),) * 3, 2**64, 0.5, "full", (), ((1, 2, 3),), HUGE],
+    "padding": [-1, ((-1, 0),) * 3, 2**64, 0.5, "full", (), ((1, 2, 3),), HUGE, (1,) * 1000],
     "dilation": [0, -1, 2**64, HUGE, 1.0, (1, 2, 3, 4), None],
     "groups": [0, -1, 5, 7, 2**64, 1.0, None, (1,)],
-    "data_format": ["NWHC", "", 3, None],
-    "padding_mode": ["zero", "", None, 1],
+    "data_format": ["NWHC", "", "\ud800", 3, None],
+    "padding_mode": ["zero", "", "\ud800", None, 1],
 }
 
 
@@ -82,8 +82,8 @@ def convolutions() -> Iterator[Case]:
                     None,
                 ],
                 "bias": [zeros(7), zeros(0), zeros(1, 6), zeros(), 0.0],
-                "activation": ["gelu", 3, ("leaky_relu",), ("relu", 1.0)],
-                "algorithm": ["fast", None, 0],
+                "activation": ["gelu", "\ud800", 3, ("leaky_relu",), ("relu", 1.0)],
+                "algorithm": ["fast", "\ud800", None, 0],
             }
             yield from spoilt(f"{kind}{rank}d", getattr(cl, f"{kind}{rank}d"), good, bad)
 

@@ -123,9 +123,11 @@ def format_rank(value: object) -> int | None:
 
 
 def choice(value: object, name: str) -> str:
-    """A name that the core will look up."""
+    """A name that the core will look up, which is ASCII: others may have no form in UTF-8."""
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}; it must be a string")
+    if not value.isascii():
+        raise ValueError(f"{name} is {value!r}, which is not the name of any")
     return value
 
 
@@ -154,7 +156,7 @@ def activation(value: object) -> tuple[str, float]:
     if isinstance(value, str):
         if value == "none":
             raise ValueError("activation is 'none'; no activation is None")
-        return value, default_slope
+        return choice(value, "activation"), default_slope
     if isinstance(value, tuple) and len(value) == 2 and value[0] == "leaky_relu":
         return "leaky_relu", real(value[1], "slope of leaky_relu")
     raise TypeError(f"activation is {value!r}; it must be None, a name or ('leaky_relu', slope)")
