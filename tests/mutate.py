@@ -37,8 +37,9 @@ TRAINING = ("test_guard_pages.py::test_training", "test_training.py")
 # The tests that concern a file, likeliest to fail first: the longest path that begins it counts.
 TESTS = {
     "src/": CONVOLUTION,
+    "src/gemm/thin": TRAINING,
     "src/gemm/": ("test_gemm.py", *CONVOLUTION),
-    "src/kernels/gemm": ("test_gemm.py", *CONVOLUTION),
+    "src/kernels/gemm": ("test_gemm.py", *TRAINING, *CONVOLUTION),
     "src/stride_two/": ("test_stride_two.py", *CONVOLUTION),
     "src/kernels/stride_two": ("test_stride_two.py", *CONVOLUTION),
     "src/bias_gradient": ("test_grid.py::test_bias_gradient",),

@@ -194,6 +194,14 @@ def test_windows_without_an_element(isa: str, channels: int) -> None:
         check_call("max_pool2d", (), window | {"data_format": layout}, x)
 
 
+@pytest.mark.parametrize("family", ["adaptive_avg", "adaptive_max"])
+def test_adaptive_windows_that_recur(isa: str, family: str) -> None:
+    """Outputs a period apart have like windows, which vectors take together."""
+    for layout, dtype, channels in itertools.product(LAYOUTS, DTYPES, (1, 20)):
+        x = maps((1, channels, 2, 72), layout, dtype)
+        check_call(f"{family}_pool2d", (), dict(output_size=(1, 48), data_format=layout), x)
+
+
 @pytest.mark.parametrize("channels", [1, 37])
 def test_elements_of_many_windows_and_of_none(isa: str, channels: int) -> None:
     """More windows than gradients are gathered from; the last row and column are in none."""
@@ -592,6 +600,7 @@ INDICES = np.zeros((2, 3, 4, 4), np.int64)
         (lambda: cl.max_pool2d(X, 3, padding=2), ValueError, "padding is 2 on axis 2.*half"),
         (lambda: cl.max_pool2d(X[0], (3, 3), padding=(1, 2)), ValueError, "on axis 2.*half"),
         (lambda: cl.max_pool2d(X, 9), ValueError, "kernel 9 is larger than padded input 8"),
+        (lambda: cl.max_pool2d(X, 9, 1, ceil_mode=True), ValueError, "kernel 9 leaves no output"),
         (lambda: cl.max_pool2d(X, 5, dilation=2), ValueError, r"dilation 2: effective 9"),
         (lambda: cl.max_pool2d(X[:0], 9), ValueError, "kernel 9"),
         (lambda: cl.max_pool2d(X, (2, 2, 2)), ValueError, "kernel_size"),
@@ -632,6 +641,11 @@ INDICES = np.zeros((2, 3, 4, 4), np.int64)
         (lambda: cl.max_unpool2d(Y, INDICES.astype(np.int32), 2), TypeError, "int32"),
         (lambda: cl.max_unpool2d(Y, INDICES[0], 2), ValueError, "indices has shape"),
         (lambda: cl.max_unpool2d(Y, INDICES, 2, output_size=(8, 10)), ValueError, "7 to 9"),
+        (
+            lambda: cl.max_unpool2d(Y[:, :, :1], INDICES[:, :, :1], 2, 1, padding=1),
+            ValueError,
+            "unpooled extent comes out as 0 on axis 2",
+        ),
         (
             lambda: cl.max_unpool2d_backward(X, Y, INDICES + 64, 2),
             ValueError,

@@ -111,6 +111,16 @@ def test_matmul_of_few_rows_is_exact_on_integers(dtype: str) -> None:
         assert np.array_equal(cl.matmul(a, backwards, **options), expected)
 
 
+def test_matmul_of_chunks_has_its_epilogue_once() -> None:
+    """More products than are summed without a chain above 512 of 512."""
+    m, n, k = 6, 5, 2**18 + 3
+    a = np.random.default_rng(0).integers(-1, 2, (m, k)).astype("f4")
+    b = np.random.default_rng(1).integers(-1, 2, (k, n)).astype("f4")
+    bias = integers((n,), "f4", 2)
+    exact = np.clip(a.astype("f8") @ b.astype("f8") + bias, 0, 6)
+    assert np.array_equal(cl.matmul(a, b, bias=bias, activation="relu6"), exact)
+
+
 def test_matmul_stacks_and_broadcasts() -> None:
     for left, right in [
         ((5, 4, 3), (5, 3, 6)),
@@ -637,6 +647,8 @@ def test_cross_entropy_targets() -> None:
         cl.cross_entropy(logits, np.array([0, 1, 2, 3, 9, 1]))
     with pytest.raises(ValueError, match=r"target\[1, 2\] is -3; logits has 5 classes"):
         cl.cross_entropy(normal((2, 5, 3)), np.array([[0, 1, 2], [3, 4, -3]]))
+    with pytest.raises(ValueError, match=r"logits has shape \(6, 0\), without classes"):
+        cl.cross_entropy(logits[:, :0], target)
     with pytest.raises(ValueError, match=r"target is 4; logits has 4 classes"):
         cl.cross_entropy(logits[0], np.array(4))
     with pytest.raises(ValueError, match=r"target\[0\] is -9223372036854775808"):
