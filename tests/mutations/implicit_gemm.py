@@ -241,4 +241,54 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "each channel for itself: the last one is left out",
         ),
     ),
+    "src/kernels/interleaving.inl.hpp": (
+        (
+            "const int left = «count * kChannels - kPart * kLanes<T>»;",
+            "count * kChannels - kPart * kLanes<T> - 1",
+            "the last channel of the last pixel is not stored",
+        ),
+        (
+            "for (; «i + kLanes<T> <= pixels»; i += kLanes<T>) { CONVOLITH_UNROLL(8)",
+            "i < pixels",
+            "the last pixels are taken as a whole vector",
+        ),
+        (
+            "const int left = «count * kChannels - p * kLanes<T>»;",
+            "count * kChannels - p * kLanes<T> + 1",
+            "an element behind the last pixel is read",
+        ),
+    ),
+    "src/kernels/pixel_tile.inl.hpp": (
+        (
+            "const int count = «v < kVectors - 1 ? kLanes<T> : last»;",
+            "kLanes<T>",
+            "the last vector of a line is stored whole",
+        ),
+        (
+            "return «kPartial && v == kVectors - 1» ? load_partial(at, last) : load(at);",
+            "false",
+            "reads beyond the last row of the source",
+        ),
+        (
+            "if («kLines > 1 || tile.reads_whole_vectors || "
+            "tile.columns == kVectors * kLanes<T>») {",
+            "true",
+            "lines read where they lie are read beyond their ends",
+        ),
+        ("if («tile.lines > 0») run_lines", "tile.lines > 1", "the last line of a few is left out"),
+        ("if («tile.continues») s =", "false", "sums of earlier terms are lost"),
+    ),
+    "src/kernels/pixel_gradient.inl.hpp": (
+        (
+            "if («last > 0») add(x, y,",
+            "last > 1",
+            "a single last column is left out",
+        ),
+        (
+            "for (std::int64_t i = tile.columns; «i >= kLanes<T>»; i -= kLanes<T>)",
+            "i > 0",
+            "the last columns are taken as a whole vector",
+        ),
+        ("store<T>(to, «load(to) + sum[t][k]»);", "sum[t][k]", "a block's sums replace the others"),
+    ),
 }
