@@ -389,6 +389,17 @@ def test_convolutions_of_one_input_add_to_its_gradient(create_graph: bool) -> No
     np.testing.assert_array_equal(found.data, 2 * expected)
 
 
+def test_large_arrays_add_up() -> None:
+    a, b = tensor(300, 401), tensor(300, 401, seed=1)
+    c = a + b
+    np.testing.assert_array_equal(c.data, a.data + b.data)
+    (c * 2 + c * 3 + c * 4).backward(np.ones(c.shape))
+    assert a.grad is not None and (a.grad.data == 9).all()
+    with no_grad():
+        c += a.data.T.reshape(a.shape)
+    np.testing.assert_array_equal(c.data, a.data + b.data + a.data.T.reshape(a.shape))
+
+
 def test_leaves_own_their_gradients() -> None:
     a, b = tensor(3), tensor(3, seed=1)
     seed = np.ones(3)

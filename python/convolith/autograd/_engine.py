@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convolith.autograd._kernels import add
 from convolith.autograd._mode import recording
 from convolith.autograd._operation import Node
 from convolith.autograd._table import cast, sum_to
@@ -23,7 +24,7 @@ def backward(output: Tensor, gradient: Any = None, *, retain_graph: bool = False
             assert isinstance(leaf, Tensor)
             data = g.data
             if leaf.grad is not None:
-                leaf.grad = new_tensor(leaf.grad.data + data)
+                leaf.grad = new_tensor(add(leaf.grad.data, data))
                 continue
             # The array becomes the leaf's own: it must be nobody else's, and whole.
             if id(data) in taken or data.base is not None or not data.flags.writeable:
@@ -133,7 +134,7 @@ def _walk(
             summed.add(edge)
             pending[edge] = g
         elif edge in summed and not before.requires_grad and not g.requires_grad:
-            before.data += g.data  # ours alone
+            add(before.data, g.data, out=before.data)  # ours alone
         else:
             summed.add(edge)
             pending[edge] = before + g

@@ -19,7 +19,7 @@ from convolith.autograd._tensor import Tensor, new_tensor
 
 # ---- elementwise; broadcasting is undone by the walk ------------------------------------------
 
-add: Operation = Operation("add", np.add, a=lambda g: g, b=lambda g: g)
+add: Operation = Operation("add", k.add, a=lambda g: g, b=lambda g: g)
 subtract: Operation = Operation("subtract", np.subtract, a=lambda g: g, b=lambda g: -g)
 multiply: Operation = Operation("multiply", np.multiply, a=lambda g, b: g * b, b=lambda g, a: g * a)
 divide: Operation = Operation(
