@@ -394,7 +394,8 @@ def test_large_arrays_add_up() -> None:
     c = a + b
     np.testing.assert_array_equal(c.data, a.data + b.data)
     (c * 2 + c * 3 + c * 4).backward(np.ones(c.shape))
-    assert a.grad is not None and (a.grad.data == 9).all()
+    assert a.grad is not None
+    assert (a.grad.data == 9).all()
     with no_grad():
         c += a.data.T.reshape(a.shape)
     np.testing.assert_array_equal(c.data, a.data + b.data + a.data.T.reshape(a.shape))
