@@ -380,19 +380,19 @@ def cross_entropy_backward(
     out: _Array | None,
 ) -> _Array: ...
 def sgd_step(
-    parameter: _Array,
-    gradient: _Array,
-    velocity: _Array | None,
+    parameters: list[_Array],
+    gradients: list[_Array],
+    velocities: list[_Array] | list[None] | list[_Array | None],
     lr: float,
     momentum: float,
     weight_decay: float,
     nesterov: bool,
 ) -> None: ...
 def adam_step(
-    parameter: _Array,
-    gradient: _Array,
-    mean: _Array,
-    square: _Array,
+    parameters: list[_Array],
+    gradients: list[_Array],
+    means: list[_Array],
+    squares: list[_Array],
     step: int,
     lr: float,
     beta1: float,

@@ -37,9 +37,9 @@ def sgd_step(
             without velocity.
     """
     _core.sgd_step(
-        parameter,
-        gradient,
-        velocity,
+        [parameter],
+        [gradient],
+        [velocity],
         _arguments.real(lr, "lr"),
         _arguments.real(momentum, "momentum"),
         _arguments.real(weight_decay, "weight_decay"),
@@ -85,10 +85,10 @@ def adam_step(
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise TypeError(f"betas is {betas!r}; it must be a pair of numbers")
     _core.adam_step(
-        parameter,
-        gradient,
-        mean,
-        square,
+        [parameter],
+        [gradient],
+        [mean],
+        [square],
         _arguments.integer(step, "step"),
         _arguments.real(lr, "lr"),
         _arguments.real(betas[0], "betas"),

@@ -1,4 +1,7 @@
+#include <initializer_list>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -64,40 +67,68 @@ py::array run_activation_backward(py::handle dy_object, py::handle x_object, py:
 
 // ---- optimizers ------------------------------------------------------------------------------
 
-py::array same_size(py::handle object, const py::array& parameter, const char* argument) {
-  return in_place(object, dtype_of(parameter), shape_of(parameter), argument, "parameter");
-}
+/// The arrays of a step: lists of parameters, of their gradients and of what is kept for each.
+/// Holds the arrays for as long as it lives.
+class StepArrays {
+ public:
+  StepArrays(const py::list& parameters, const py::list& gradients,
+             std::initializer_list<std::pair<const py::list*, const char*>> kept) {
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const py::array parameter = require_array(parameters[i], "parameter");
+      const DType dtype = dtype_of(parameter);
+      const ShapeView shape = shape_of(parameter);
+      Learned one{dtype, parameter.size(), nullptr, nullptr, {nullptr, nullptr}};
+      one.parameter = data_in_place(parameters[i], dtype, shape, "parameter");
+      const py::array gradient = same_as(gradients[i], parameter, "gradient", "parameter");
+      one.gradient = gradient.data();
+      arrays_.push_back(gradient);
+      void** place = one.kept;
+      for (const auto& [list, name] : kept) {
+        const py::handle object = (*list)[i];
+        if (!object.is_none()) *place = data_in_place(object, dtype, shape, name);
+        ++place;
+      }
+      all_.push_back(one);
+      elements_ += one.count;
+    }
+  }
 
-py::array parameter_of(py::handle object) {
-  const py::array array = require_array(object, "parameter");
-  return in_place(object, dtype_of(array), shape_of(array), "parameter", "parameter");
-}
+  const std::vector<Learned>& all() const noexcept { return all_; }
+  std::int64_t elements() const noexcept { return elements_; }
 
-void run_sgd(py::handle parameter_object, py::handle gradient_object, py::handle velocity_object,
+ private:
+  void* data_in_place(py::handle object, DType dtype, ShapeView shape, const char* argument) {
+    arrays_.push_back(in_place(object, dtype, shape, argument, "parameter"));
+    return const_cast<void*>(arrays_.back().data());
+  }
+
+  std::vector<py::array> arrays_;
+  std::vector<Learned> all_;
+  std::int64_t elements_ = 0;
+};
+
+void run_sgd(const py::list& parameters, const py::list& gradients, const py::list& velocities,
              double lr, double momentum, double weight_decay, bool nesterov) {
-  const py::array parameter = parameter_of(parameter_object);
-  const py::array gradient = same_as(gradient_object, parameter, "gradient", "parameter");
-  std::optional<py::array> velocity;
-  if (!velocity_object.is_none()) velocity = same_size(velocity_object, parameter, "velocity");
+  const StepArrays arrays(parameters, gradients, {{&velocities, "velocity"}});
   const SgdStep step{finite(lr, "lr"), at_least_zero(momentum, "momentum"),
                      at_least_zero(weight_decay, "weight_decay"), nesterov};
-  if (step.momentum > 0 && !velocity) value_error("velocity is None; momentum needs it");
+  std::vector<Learned> all = arrays.all();
+  for (Learned& learned : all) {
+    if (step.momentum == 0) {
+      learned.kept[0] = nullptr;
+    } else if (learned.kept[0] == nullptr) {
+      value_error("velocity is None; momentum needs it");
+    }
+  }
   if (nesterov && step.momentum == 0) value_error("momentum is 0; nesterov needs more");
   const int threads = default_threads();
-  const DType dtype = dtype_of(parameter);
-  without_interpreter(parameter.size(), [&] {
-    sgd_step(dtype, step, parameter.size(), const_cast<void*>(parameter.data()), gradient.data(),
-             step.momentum > 0 ? data_of(velocity) : nullptr, threads);
-  });
+  without_interpreter(arrays.elements(), [&] { sgd_step(step, all, threads); });
 }
 
-void run_adam(py::handle parameter_object, py::handle gradient_object, py::handle mean_object,
-              py::handle square_object, std::int64_t step, double lr, double beta1, double beta2,
+void run_adam(const py::list& parameters, const py::list& gradients, const py::list& means,
+              const py::list& squares, std::int64_t step, double lr, double beta1, double beta2,
               double eps, double weight_decay, bool decoupled) {
-  const py::array parameter = parameter_of(parameter_object);
-  const py::array gradient = same_as(gradient_object, parameter, "gradient", "parameter");
-  const py::array mean = same_size(mean_object, parameter, "mean");
-  const py::array square = same_size(square_object, parameter, "square");
+  const StepArrays arrays(parameters, gradients, {{&means, "mean"}, {&squares, "square"}});
   if (step < 1) value_error("step is " + std::to_string(step) + "; steps count from 1");
   for (const double beta : {beta1, beta2}) {
     if (!(beta >= 0 && beta < 1)) {
@@ -112,11 +143,7 @@ void run_adam(py::handle parameter_object, py::handle gradient_object, py::handl
                       decoupled,
                       step};
   const int threads = default_threads();
-  const DType dtype = dtype_of(parameter);
-  without_interpreter(parameter.size(), [&] {
-    adam_step(dtype, adam, parameter.size(), const_cast<void*>(parameter.data()), gradient.data(),
-              const_cast<void*>(mean.data()), const_cast<void*>(square.data()), threads);
-  });
+  without_interpreter(arrays.elements(), [&] { adam_step(adam, arrays.all(), threads); });
 }
 
 }  // namespace
@@ -126,10 +153,10 @@ void bind_elementwise(py::module_& module) {
              "out"_a);
   module.def("activation_backward", &run_activation_backward, "dy"_a, "x"_a, "y"_a, "activation"_a,
              "slope"_a, "out"_a);
-  module.def("sgd_step", &run_sgd, "parameter"_a, "gradient"_a, "velocity"_a, "lr"_a, "momentum"_a,
-             "weight_decay"_a, "nesterov"_a);
-  module.def("adam_step", &run_adam, "parameter"_a, "gradient"_a, "mean"_a, "square"_a, "step"_a,
-             "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a);
+  module.def("sgd_step", &run_sgd, "parameters"_a, "gradients"_a, "velocities"_a, "lr"_a,
+             "momentum"_a, "weight_decay"_a, "nesterov"_a);
+  module.def("adam_step", &run_adam, "parameters"_a, "gradients"_a, "means"_a, "squares"_a,
+             "step"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a);
 }
 
 }  // namespace convolith

@@ -45,35 +45,51 @@ void activate_backward_typed(const ActivationSpec& spec, bool from_output, std::
   });
 }
 
-template <class T>
-void sgd_typed(const SgdStep& step, std::int64_t count, void* parameter, const void* gradient,
-               void* velocity, int threads) {
-  const TrainingKernels<T>& kernels = training_kernels<T>();
-  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
-    SgdPass<T> pass{end - begin, static_cast<T*>(parameter) + begin,
-                    static_cast<const T*>(gradient) + begin, nullptr, static_cast<T>(step.rate),
-                    static_cast<T>(step.momentum), static_cast<T>(step.decay), step.nesterov};
-    if (velocity != nullptr) pass.velocity = static_cast<T*>(velocity) + begin;
-    kernels.sgd(pass);
+/// Calls body(parameter, begin, end) for parts of all parameters, which threads share as if they
+/// were one.
+template <class Body>
+void for_parts_of_all(const std::vector<Learned>& all, int threads, const Body& body) {
+  std::int64_t elements = 0;
+  for (const Learned& learned : all) elements += learned.count;
+  parallel(threads_for(elements, threads), [&](int thread, int team) {
+    Range range = Range::share(elements, thread, team);
+    for (const Learned& learned : all) {
+      const std::int64_t begin = std::clamp<std::int64_t>(range.begin, 0, learned.count);
+      const std::int64_t end = std::clamp<std::int64_t>(range.end, 0, learned.count);
+      if (begin < end) body(learned, begin, end);
+      range = {range.begin - learned.count, range.end - learned.count};
+    }
   });
 }
 
 template <class T>
-void adam_typed(const AdamStep& step, std::int64_t count, void* parameter, const void* gradient,
-                void* mean, void* square, int threads) {
-  const TrainingKernels<T>& kernels = training_kernels<T>();
+void sgd_part(const SgdStep& step, const Learned& learned, std::int64_t begin, std::int64_t end) {
+  SgdPass<T> pass{end - begin,
+                  static_cast<T*>(learned.parameter) + begin,
+                  static_cast<const T*>(learned.gradient) + begin,
+                  nullptr,
+                  static_cast<T>(step.rate),
+                  static_cast<T>(step.momentum),
+                  static_cast<T>(step.decay),
+                  step.nesterov};
+  if (learned.kept[0] != nullptr) pass.velocity = static_cast<T*>(learned.kept[0]) + begin;
+  training_kernels<T>().sgd(pass);
+}
+
+template <class T>
+void adam_part(const AdamStep& step, const Learned& learned, std::int64_t begin,
+               std::int64_t end) {
   const auto power = static_cast<double>(step.step);
   const double rate = step.rate / (1 - std::pow(step.beta1, power));
   const double root_correction = 1 / std::sqrt(1 - std::pow(step.beta2, power));
-  for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels.adam({end - begin, static_cast<T*>(parameter) + begin,
-                  static_cast<const T*>(gradient) + begin, static_cast<T*>(mean) + begin,
-                  static_cast<T*>(square) + begin, static_cast<T>(step.beta1),
-                  static_cast<T>(step.beta2), static_cast<T>(rate),
-                  static_cast<T>(root_correction), static_cast<T>(step.epsilon),
-                  static_cast<T>(step.decoupled ? 0 : step.decay),
-                  static_cast<T>(step.decoupled ? 1 - step.rate * step.decay : 1)});
-  });
+  training_kernels<T>().adam({end - begin, static_cast<T*>(learned.parameter) + begin,
+                              static_cast<const T*>(learned.gradient) + begin,
+                              static_cast<T*>(learned.kept[0]) + begin,
+                              static_cast<T*>(learned.kept[1]) + begin, static_cast<T>(step.beta1),
+                              static_cast<T>(step.beta2), static_cast<T>(rate),
+                              static_cast<T>(root_correction), static_cast<T>(step.epsilon),
+                              static_cast<T>(step.decoupled ? 0 : step.decay),
+                              static_cast<T>(step.decoupled ? 1 - step.rate * step.decay : 1)});
 }
 
 }  // namespace
@@ -105,16 +121,18 @@ void activate_backward(DType dtype, const ActivationSpec& spec, bool from_output
   run(spec, from_output, count, dy, at, dx, threads_for(count, threads));
 }
 
-void sgd_step(DType dtype, const SgdStep& step, std::int64_t count, void* parameter,
-              const void* gradient, void* velocity, int threads) {
-  const auto run = dtype == DType::float32 ? sgd_typed<float> : sgd_typed<double>;
-  run(step, count, parameter, gradient, velocity, threads_for(count, threads));
+void sgd_step(const SgdStep& step, const std::vector<Learned>& all, int threads) {
+  for_parts_of_all(all, threads, [&](const Learned& learned, std::int64_t begin, std::int64_t end) {
+    const auto run = learned.dtype == DType::float32 ? sgd_part<float> : sgd_part<double>;
+    run(step, learned, begin, end);
+  });
 }
 
-void adam_step(DType dtype, const AdamStep& step, std::int64_t count, void* parameter,
-               const void* gradient, void* mean, void* square, int threads) {
-  const auto run = dtype == DType::float32 ? adam_typed<float> : adam_typed<double>;
-  run(step, count, parameter, gradient, mean, square, threads_for(count, threads));
+void adam_step(const AdamStep& step, const std::vector<Learned>& all, int threads) {
+  for_parts_of_all(all, threads, [&](const Learned& learned, std::int64_t begin, std::int64_t end) {
+    const auto run = learned.dtype == DType::float32 ? adam_part<float> : adam_part<double>;
+    run(step, learned, begin, end);
+  });
 }
 
 }  // namespace convolith

@@ -4,6 +4,7 @@
 // any number of threads: work is cut and sums are ordered by the problem.
 
 #include <cstdint>
+#include <vector>
 
 #include "convolith/tensor.hpp"
 #include "convolith/types.hpp"
@@ -92,21 +93,28 @@ void cross_entropy(const CrossEntropy& problem, const void* x, void* loss, int t
 void cross_entropy_backward(const CrossEntropy& problem, const void* dy, const void* x, void* dx,
                             int threads);
 
-// ---- optimizers: contiguous arrays of `count` elements, in place -----------------------------
+// ---- optimizers: contiguous arrays, changed in place -----------------------------------------
+
+/// A parameter with its gradient, and what is kept for it.
+struct Learned {
+  DType dtype;
+  std::int64_t count;
+  void* parameter;
+  const void* gradient;
+  void* kept[2];  ///< velocity or null; mean and square
+};
 
 struct SgdStep {
   double rate, momentum, decay;
   bool nesterov;
 };
-void sgd_step(DType dtype, const SgdStep& step, std::int64_t count, void* parameter,
-              const void* gradient, void* velocity, int threads);
+void sgd_step(const SgdStep& step, const std::vector<Learned>& all, int threads);
 
 struct AdamStep {
   double rate, beta1, beta2, epsilon, decay;
   bool decoupled;  ///< decay shrinks the parameter instead of adding to the gradient
   std::int64_t step;  ///< from 1
 };
-void adam_step(DType dtype, const AdamStep& step, std::int64_t count, void* parameter,
-               const void* gradient, void* mean, void* square, int threads);
+void adam_step(const AdamStep& step, const std::vector<Learned>& all, int threads);
 
 }  // namespace convolith

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from convolith import _core
 from convolith._arguments import Array
-from convolith._optimizers import adam_step, sgd_step
 from convolith.autograd import Tensor
 
 
@@ -53,21 +53,29 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         self.steps += 1
-        for i, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                self._update(i, parameter.data, parameter.grad.data)
-                parameter.changed_in_place()
+        learned = [(i, p, p.grad) for i, p in enumerate(self.parameters) if p.grad is not None]
+        self._update(
+            [i for i, _, _ in learned],
+            [p.data for _, p, _ in learned],
+            [g.data for *_, g in learned],
+        )
+        for _, parameter, _ in learned:
+            parameter.changed_in_place()
 
-    def _update(self, i: int, p: Array, g: Array) -> None:
-        """Change the array of parameter i."""
+    def _update(self, numbers: list[int], ps: list[Array], gs: list[Array]) -> None:
+        """Change the arrays of some parameters by their gradients."""
         raise NotImplementedError
 
-    def _kept_for(self, slot: str, i: int, like: Array) -> Array:
-        """An array that is kept for a parameter, at first zeros."""
-        kept = self._kept[slot][i]
-        if kept is None:
-            kept = self._kept[slot][i] = np.zeros_like(like)
-        return kept
+    def _kept_for(self, slot: str, numbers: list[int], like: list[Array]) -> list[Array]:
+        """The arrays that are kept for some parameters, at first zeros."""
+        kept = self._kept[slot]
+        arrays = []
+        for i, p in zip(numbers, like, strict=True):
+            array = kept[i]
+            if array is None:
+                array = kept[i] = np.zeros_like(p)
+            arrays.append(array)
+        return arrays
 
     def state_dict(self) -> dict[str, Array]:
         """Learning rate, steps, and what is kept for each parameter, as arrays by name."""
@@ -146,27 +154,22 @@ class SGD(Optimizer):
                 "it needs a momentum and no dampening"
             )
 
-    def _update(self, i: int, p: Array, g: Array) -> None:
-        v = self._kept["momentum"][i]
-        first = v is None
-        if first and self.momentum:
-            v = self._kept["momentum"][i] = np.zeros_like(p)
-        if v is not None and self.dampening and not first:
-            if self.weight_decay:
-                g = g + self.weight_decay * p
-            v *= self.momentum
-            v += (1 - self.dampening) * g
-            p -= self.lr * v
+    def _update(self, numbers: list[int], ps: list[Array], gs: list[Array]) -> None:
+        rate, momentum, decay = float(self.lr), self.momentum, self.weight_decay
+        if not momentum:
+            _core.sgd_step(ps, gs, [None] * len(ps), rate, 0.0, decay, False)
             return
-        sgd_step(
-            p,
-            g,
-            v,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
-        )
+        fresh = [self._kept["momentum"][i] is None for i in numbers]
+        vs = self._kept_for("momentum", numbers, ps)
+        if not self.dampening:
+            _core.sgd_step(ps, gs, vs, rate, momentum, decay, self.nesterov)
+            return
+        for p, g, v, first in zip(ps, gs, vs, fresh, strict=True):
+            if decay:
+                g = g + decay * p
+            v *= momentum
+            v += g if first else (1 - self.dampening) * g
+            p -= self.lr * v
 
 
 class Adam(Optimizer):
@@ -196,18 +199,18 @@ class Adam(Optimizer):
         self.eps = _at_least(eps, 0, "eps")
         self.weight_decay = _at_least(weight_decay, 0, "weight_decay")
 
-    def _update(self, i: int, p: Array, g: Array) -> None:
-        adam_step(
-            p,
-            g,
-            self._kept_for("mean", i, p),
-            self._kept_for("square", i, p),
+    def _update(self, numbers: list[int], ps: list[Array], gs: list[Array]) -> None:
+        _core.adam_step(
+            ps,
+            gs,
+            self._kept_for("mean", numbers, ps),
+            self._kept_for("square", numbers, ps),
             self.steps,
-            lr=self.lr,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            decoupled=self.decoupled,
+            float(self.lr),
+            *self.betas,
+            self.eps,
+            self.weight_decay,
+            self.decoupled,
         )
 
 
