@@ -191,6 +191,7 @@ LONG = {
     "one pixel": "conv1d n9 c2 i1 k3 f1",
     "a large kernel": "conv2d c3 i33x40 k4 f13 p6",
     "a large kernel in groups": "conv2d c6 i21x18 k4 f15x13 p7x5 g2",
+    "seven taps of each channel": "conv2d c18 i9x20 k18 f7 p3 g18",
     "a large kernel of each channel": "conv2d n2 c18 i20x17 k18 f13 p6 g18",
     "a long kernel": "conv1d c3 i300 k4 f65 p32",
 }
