@@ -21,6 +21,8 @@ PROBLEMS = (
     "conv2d n1 c36 i9x12 k36 f3 p1 g9",
     "conv2d n1 c48 i6x7 k48 f3 p1 g3",
     "conv2d n1 c6 i11x36 k6 f3 p0 g2",
+    "conv2d n1 c4 i5x32 k4 f3 p1 g4",
+    "conv2d n1 c16 i5x41 k16 f3 p0 g16",
 )
 
 
