@@ -339,6 +339,17 @@ def test_arrays_and_numbers_on_either_side() -> None:
     assert x.grad.dtype == np.float32
 
 
+def test_methods_are_the_functions_of_their_names() -> None:
+    x = Tensor(np.random.default_rng(0).random((3, 4)) + 0.5, requires_grad=True)
+    assert x.is_leaf
+    assert not abs(x).is_leaf
+    for name in ("abs", "exp", "log", "max", "mean", "min", "sqrt", "sum"):
+        y = getattr(x, name)()
+        assert np.allclose(y.data, getattr(np, name)(x.data)), name
+    assert np.allclose(x.var(1, correction=1).data, x.data.var(1, ddof=1))
+    assert np.array_equal((np.eye(3) @ x).data, x.data)
+
+
 def test_comparisons_and_conversions() -> None:
     x = Tensor([1.0, 3.0])
     assert (x > 2).data.tolist() == [False, True]

@@ -570,3 +570,11 @@ def test_a_stride_past_the_input_is_as_good_as_any(text: str, direction: str) ->
 def test_padding_past_64_bits_is_refused() -> None:
     with pytest.raises(OverflowError, match="size of the padded x in bytes"):
         parse(f"conv2d c3 i9x9 k1 f1x3 s{2**61} p{2**61}")
+
+
+@pytest.mark.parametrize(("name", "groups"), [("depthwise", 4), ("grouped", 2)])
+def test_sums_of_too_many_chains_are_refused(name: str, groups: int) -> None:
+    p = parse(f"conv2d c4 i520x300 k4 f512x260 g{groups}")
+    record = next(r for r in _core.algorithms(p) if r["name"] == name)
+    assert not record["supported"]
+    assert "products would be folded in a chain above 512" in record["reason"]
