@@ -22,12 +22,6 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a plane of padding is read",
         ),
         (
-            "const std::int64_t column_end = "
-            "«std::min(destinations_[2], columns.end * column_unit_)»;",
-            "columns.end * column_unit_",
-            "the last unit of columns is taken whole",
-        ),
-        (
             "std::min({«destinations_[1]», block.row + block_rows_, block.row + rows.end - row});",
             "block.row + rows.end - row",
             "a block of rows runs into the next plane",
