@@ -2,9 +2,9 @@
 
     python benchmarks/subnormal.py
 
-Many processors take a hundred cycles more for an operation that meets a subnormal number. Inputs
-are subnormal where the products are not flushed to zero (x of 1e-39 with weights of about 1 in
-float32), and where they underflow (both of 1e-30). The ratios are medians of paired times.
+Many processors take a hundred cycles more for an operation that meets a subnormal number. In
+columns named subnormal x is (1e-39 in float32) and weights are about 1; in columns named underflow
+both are normal and their products subnormal (1e-42). The ratios are medians of paired times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 import convolith as cl
 
-ROUNDS = 9
+ROUNDS = 25
 SCALES = {
     # kind of numbers: scales of the first and the second operand
     "float32": {"normal": (1, 1), "subnormal": (1e-39, 1), "underflow": (1e-22, 1e-20)},
@@ -81,9 +81,31 @@ def operations() -> Iterator[Operation]:
         "batch_norm",
         lambda x, w: cl.batch_norm(x, None, None, training=True, activation="relu"),
     )
-    for name in ("relu", "leaky_relu", "tanh", "silu"):
+    yield (
+        "batch_norm_backward",
+        lambda x, w: cl.batch_norm_backward(
+            x, x, None, np.mean(w, (0, 2, 3)), np.ones_like(w[0, :, 0, 0])
+        ),
+    )
+    for name in ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "hardswish"):
         yield f"activation, {name}", lambda x, w, a=name: cl.activation(x, a)
+        yield (
+            f"activation_backward, {name}",
+            lambda x, w, a=name: cl.activation_backward(x, x, a),
+        )
+    yield "conv2d with tanh", lambda x, w: cl.conv2d(x, w, padding=1, activation="tanh")
+    yield "conv2d with silu", lambda x, w: cl.conv2d(x, w, padding=1, activation="silu")
     yield "softmax", lambda x, w: cl.softmax(x)
+    yield "softmax_backward", lambda x, w: cl.softmax_backward(x, x)
+    yield "log_softmax", lambda x, w: cl.log_softmax(x)
+    yield "log_softmax_backward", lambda x, w: cl.log_softmax_backward(x, x)
+    target = np.arange(1792) % 28
+    yield "cross_entropy", lambda x, w: cl.cross_entropy(x.reshape(1792, 28), target)
+    one = {dtype: np.ones((), dtype) for dtype in SCALES}
+    yield (
+        "cross_entropy_backward",
+        lambda x, w: cl.cross_entropy_backward(one[x.dtype.name], x.reshape(1792, 28), target),
+    )
     yield "sgd_step", lambda x, w: cl.sgd_step(x.copy(), x, x.copy(), lr=0.1, momentum=0.9)
     yield (
         "adam_step",

@@ -222,6 +222,28 @@ def test_activations_at_their_corners() -> None:
         assert np.array_equal(cl.activation_backward(nan, -one, activation), np.zeros(5))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_near_zero(dtype: str) -> None:
+    """Every element to some units of its own last place, also where its powers are subnormal."""
+    info = np.finfo(dtype)
+    exponents = np.arange(info.minexp - info.nmant, 1)
+    x = np.ldexp(np.array([1, 1.25, -1, -1.75]), exponents[:, None]).astype(dtype).ravel()
+    exact = x.astype(np.longdouble)
+    logistic = 1 / (1 + np.exp(-exact))
+    expected = {
+        "tanh": (np.tanh(exact), 1 - np.tanh(exact) ** 2),
+        "sigmoid": (logistic, logistic * (1 - logistic)),
+        "silu": (exact * logistic, logistic * (1 + exact * (1 - logistic))),
+        ("leaky_relu", 0.75): (np.where(x > 0, exact, 0.75 * exact), np.where(x > 0, 1, 0.75)),
+    }
+    limits = {"rtol": 6 * EPSILON[dtype], "atol": float(info.smallest_subnormal)}
+    for activation, (y, slope) in expected.items():
+        np.testing.assert_allclose(cl.activation(x, activation), y, **limits, err_msg=activation)
+        for dy in (x, np.ones_like(x)):
+            dx = cl.activation_backward(dy, x, activation)
+            np.testing.assert_allclose(dx, dy * slope, **limits, err_msg=activation)
+
+
 def test_activation_in_place_and_strides() -> None:
     x, residual = normal((3, 5, 7), "float32"), normal((3, 5, 7), "float32", 1)
     expected = cl.activation(x, "silu", residual=residual)
@@ -570,6 +592,11 @@ def test_softmax_of_extremes() -> None:
     assert np.allclose(cl.log_softmax(np.array([1e4, 0.0])), [0, -1e4])
     tiny = np.zeros((1, 2**20), "f4")
     assert np.allclose(cl.softmax(tiny), 2.0**-20)
+    for scale in (1e-45, 1e-39, 1e-30, 1e-22, 1e-19):
+        row = np.linspace(-scale, scale, 64, dtype="f4")
+        assert np.array_equal(cl.softmax(row), np.full(64, 2.0**-6, "f4")), scale
+        assert np.allclose(cl.log_softmax(row), -np.log(64), rtol=1e-6), scale
+        assert np.array_equal(cl.log_softmax(row[:1]), [0]), scale
     assert cl.softmax(np.zeros((0, 3), "f4")).shape == (0, 3)
     with pytest.raises(ValueError, match=r"axis is 2; x has 2 axes"):
         cl.softmax(x, 2)

@@ -50,9 +50,9 @@ CONVOLITH_INLINE Vec<T> gradient_at_output(Vec<T> dy, Vec<T> y, Vec<T> slope) {
     case Activation::relu: return y <= none ? none : dy;
     case Activation::relu6:
       return y <= none ? none : y >= broadcast<T>(T(6)) ? none : dy;
-    case Activation::leaky_relu: return y > none ? dy : dy * slope;
-    case Activation::tanh: return dy * (one - y * y);
-    case Activation::sigmoid: return dy * (y * (one - y));
+    case Activation::leaky_relu: return y > none ? dy : fused_product<T>(dy, slope);
+    case Activation::tanh: return fused_product<T>(dy, one - y * y);
+    case Activation::sigmoid: return fused_product<T>(dy, y * (one - y));
     default: return dy;
   }
 }
@@ -64,24 +64,25 @@ CONVOLITH_INLINE Vec<T> gradient_at_input(Vec<T> dy, Vec<T> x, Vec<T> slope) {
   switch (kActivation) {
     case Activation::tanh: {
       // 1 - tanh^2 = 4 e^-2|x| / (1 + e^-2|x|)^2, without cancellation
-      const Vec<T> e = exponential<T>(absolute<T>(x) * broadcast<T>(T(-2)));
+      const Vec<T> e = exponential<T>(scaled_exponent<T>(absolute<T>(x), T(-2)));
       const Vec<T> root = broadcast<T>(T(2)) / (one + e);
-      return dy * (e * root * root);
+      return fused_product<T>(dy, e * root * root);
     }
     case Activation::sigmoid: {
-      const Vec<T> e = exponential<T>(absolute<T>(x) * broadcast<T>(T(-1)));
+      const Vec<T> e = exponential<T>(scaled_exponent<T>(absolute<T>(x), T(-1)));
       const Vec<T> root = one / (one + e);
-      return dy * (e * root * root);
+      return fused_product<T>(dy, e * root * root);
     }
     case Activation::silu: {
-      const Vec<T> e = exponential<T>(absolute<T>(x) * broadcast<T>(T(-1)));
+      const Vec<T> e = exponential<T>(scaled_exponent<T>(absolute<T>(x), T(-1)));
       const Vec<T> root = one / (one + e);
       const Vec<T> logistic_of_x = x < zero<T>() ? e * root : root;
-      return dy * (logistic_of_x + x * (e * root * root));
+      return fused_product<T>(dy, logistic_of_x + x * (e * root * root));
     }
     case Activation::hardswish: {
       const Vec<T> three = broadcast<T>(T(3));
-      const Vec<T> inner = dy * (x * broadcast<T>(T(1) / T(3)) + broadcast<T>(T(0.5)));
+      const Vec<T> slope_at_x = x * broadcast<T>(T(1) / T(3)) + broadcast<T>(T(0.5));
+      const Vec<T> inner = fused_product<T>(dy, slope_at_x);
       const Vec<T> upper = x >= three ? dy : inner;
       return x <= zero<T>() - three ? zero<T>() : upper;
     }

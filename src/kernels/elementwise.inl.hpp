@@ -14,13 +14,14 @@ CONVOLITH_INLINE Vec<T> activate(Vec<T> v, Vec<T> slope) {
     case Activation::none: return v;
     case Activation::relu: return max_keeping_nan<T>(v, none);
     case Activation::relu6: return min_keeping_nan<T>(max_keeping_nan<T>(v, none), six);
-    case Activation::leaky_relu: return select<T>((Mask<T>)(v < none), v * slope, v);
+    case Activation::leaky_relu:
+      return select<T>((Mask<T>)(v < none), fused_product<T>(v, slope), v);
     case Activation::tanh: return hyperbolic_tangent<T>(v);
     case Activation::sigmoid: return logistic<T>(v);
     case Activation::silu: return sigmoid_weighted<T>(v);
     case Activation::hardswish: {
       const Vec<T> shifted = max_keeping_nan<T>(v + broadcast<T>(T(3)), none);
-      return v * (min_keeping_nan<T>(shifted, six) * broadcast<T>(T(1) / T(6)));
+      return fused_product<T>(v, min_keeping_nan<T>(shifted, six) * broadcast<T>(T(1) / T(6)));
     }
   }
   return v;

@@ -154,9 +154,10 @@ CONVOLITH_INLINE Vec<T> greatest_element(const Walk& walk, const T* x) {
 template <class T, class Walk>
 CONVOLITH_INLINE Vec<T> sum_of_powers(const Walk& walk, const T* x, Vec<T> greatest, T* kept) {
   const Vec<T> least = broadcast(-static_cast<T>(__builtin_inf()));
+  const Vec<T> subtrahend = greatest - broadcast<T>(kNegligible<T>);
   return sum_of_terms<T>(
       walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
-        const Vec<T> power = exponential<T>(Walk::load_or(x + at, lanes, least) - greatest);
+        const Vec<T> power = exponential<T>(Walk::load_or(x + at, lanes, least) - subtrahend);
         if (kept != nullptr) store_upto<T>(kept + at, power, lanes);
         return power;
       });
@@ -179,7 +180,7 @@ void softmax_of_short_rows(const SoftmaxPass<T>& pass) {
     Vec<T> sum = zero<T>();
     for (int v = 0; v < kVectors; ++v) {
       value[v] = value[v] - greatest;
-      power[v] = exponential<T>(value[v]);
+      power[v] = exponential<T>(value[v] + broadcast<T>(kNegligible<T>));
       sum = sum + power[v];
     }
     sum = AlongRow<T>::add_up(sum);
@@ -227,13 +228,15 @@ void softmax_gradient(const SoftmaxPass<T>& pass) {
         const Vec<T> total = sum_of_terms<T>(
             walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
               const Vec<T> g = load_upto(dy + at, lanes);
-              return pass.logarithm ? g : g * load_upto(y + at, lanes);
+              return pass.logarithm ? g : fused_product<T>(g, load_upto(y + at, lanes));
             });
         for_elements(walk, [&](std::int64_t at, std::int64_t, int lanes) CONVOLITH_INLINE_LAMBDA {
           const Vec<T> g = load_upto(dy + at, lanes);
           const Vec<T> of_y = load_upto(y + at, lanes);
+          const Vec<T> exponent = of_y + broadcast<T>(kNegligible<T>);
           store_upto<T>(dx + at,
-                        pass.logarithm ? g - exponential<T>(of_y) * total : of_y * (g - total),
+                        pass.logarithm ? g - exponential<T>(exponent) * total
+                                       : fused_product<T>(of_y, g - total),
                         lanes);
         });
       });
