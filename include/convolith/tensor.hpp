@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 namespace convolith {
 
@@ -25,12 +24,6 @@ struct Maps {
 
   T* sample(std::int64_t n, std::int64_t channel) const noexcept {
     return data + n * sample_stride + channel * channel_stride;
-  }
-
-  operator Maps<const T>() const noexcept
-    requires(!std::is_const_v<T>)
-  {
-    return {data, sample_stride, channel_stride, pixel_stride};
   }
 };
 

@@ -80,7 +80,9 @@ Range PixelLanes<T>::panel_channels(std::int64_t panel) const noexcept {
 template <class T>
 void PixelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
                                std::int64_t columns, T* strip) const noexcept {
-  strips_.pack(source, line, first_column, columns, strip);
+  const Maps<const T> maps{source.data, source.sample_stride, source.channel_stride,
+                           source.pixel_stride};
+  strips_.pack(maps, line, first_column, columns, strip);
 }
 
 template <class T>
