@@ -112,17 +112,14 @@ void run_sgd(const py::list& parameters, const py::list& gradients, const py::li
   const StepArrays arrays(parameters, gradients, {{&velocities, "velocity"}});
   const SgdStep step{finite(lr, "lr"), at_least_zero(momentum, "momentum"),
                      at_least_zero(weight_decay, "weight_decay"), nesterov};
-  std::vector<Learned> all = arrays.all();
-  for (Learned& learned : all) {
-    if (step.momentum == 0) {
-      learned.kept[0] = nullptr;
-    } else if (learned.kept[0] == nullptr) {
-      value_error("velocity is None; momentum needs it");
+  if (step.momentum > 0) {
+    for (const Learned& learned : arrays.all()) {
+      if (learned.kept[0] == nullptr) value_error("velocity is None; momentum needs it");
     }
   }
   if (nesterov && step.momentum == 0) value_error("momentum is 0; nesterov needs more");
   const int threads = default_threads();
-  without_interpreter(arrays.elements(), [&] { sgd_step(step, all, threads); });
+  without_interpreter(arrays.elements(), [&] { sgd_step(step, arrays.all(), threads); });
 }
 
 void run_adam(const py::list& parameters, const py::list& gradients, const py::list& means,

@@ -98,7 +98,7 @@ class PixelGradient final : public Execution {
  private:
   /// Taps of a kernel row that lie one behind the other in a residue of the strips.
   struct TapRun {
-    std::int64_t first, step;  ///< taps
+    std::int64_t first;  ///< tap; the next ones are the stride apart
     int count;
     std::int64_t sums;  ///< number of the first among the row's
   };
@@ -112,7 +112,7 @@ class PixelGradient final : public Execution {
       for (std::int64_t n = 0; n < runs; ++n) {
         const Range some = Range::share(taps, static_cast<int>(n), static_cast<int>(runs));
         const auto count = static_cast<int>(some.end - some.begin);
-        runs_.push_back({residue + some.begin * width.stride, width.stride, count, listed});
+        runs_.push_back({residue + some.begin * width.stride, count, listed});
         listed += count;
       }
     }
@@ -233,7 +233,7 @@ class PixelGradient final : public Execution {
       for (std::int64_t c = 0; c < in_; ++c) {
         for (const TapRun& run : runs_) {
           for (int t = 0; t < run.count; ++t) {
-            const std::int64_t tap = row * width + run.first + t * run.step;
+            const std::int64_t tap = row * width + run.first + t * problem_.windows[2].stride;
             for (std::int64_t k = 0; k < out_; ++k, sums += kernels_.lanes) {
               gradient[(k * in_ + c) * problem_.taps() + tap] =
                   kernels_.sum(kernels_.lanes, sums, 1);

@@ -72,7 +72,7 @@ void sgd_part(const SgdStep& step, const Learned& learned, std::int64_t begin, s
                   static_cast<T>(step.momentum),
                   static_cast<T>(step.decay),
                   step.nesterov};
-  if (learned.kept[0] != nullptr) pass.velocity = static_cast<T*>(learned.kept[0]) + begin;
+  if (step.momentum > 0) pass.velocity = static_cast<T*>(learned.kept[0]) + begin;
   training_kernels<T>().sgd(pass);
 }
 

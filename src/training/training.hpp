@@ -101,7 +101,7 @@ struct Learned {
   std::int64_t count;
   void* parameter;
   const void* gradient;
-  void* kept[2];  ///< velocity or null; mean and square
+  void* kept[2];  ///< velocity, where there is momentum; mean and square
 };
 
 struct SgdStep {
