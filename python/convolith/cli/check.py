@@ -449,7 +449,7 @@ def records_of_isas(arguments: argparse.Namespace, records: list[dict[str, Any]]
     for isa in arguments.isa or available:
         command = [sys.executable, "-m", "convolith", "check", "--self", "--stream", *options]
         environment = {**os.environ, "CONVOLITH_ISA": isa, "CONVOLITH_CACHE": "off"}
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        environment.setdefault("GOMP_SPINCOUNT", "20000")
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, text=True
         ) as process:
