@@ -44,6 +44,7 @@ CONVOLITH_INLINE void for_vectors(std::int64_t count, const Body& body) {
 /// is the product, whatever dy.
 template <class T, Activation kActivation>
 CONVOLITH_INLINE Vec<T> gradient_at_output(Vec<T> dy, Vec<T> y, Vec<T> slope) {
+  keep(dy);  // a load masked by the comparison would wait for y, and is not prefetched
   const Vec<T> none = zero<T>();
   const Vec<T> one = broadcast<T>(T(1));
   switch (kActivation) {

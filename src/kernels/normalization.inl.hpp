@@ -243,7 +243,7 @@ void moments_of_rows(std::int64_t rows, std::int64_t channels, const T* x, std::
 /// dy, and so g, is 0.
 template <class T, Activation kActivation, bool kFromX, template <class> class Coefficient>
 struct MapGradient {
-  const NormGradientRows<T>& n;
+  NormGradientRows<T> n;  ///< a copy, which stores cannot change
   Coefficient<T> mean, scale, bias;
   Vec<T> slope;
   Vec<T> g{}, distance{};
