@@ -52,6 +52,7 @@ struct GradientOf {
 
   CONVOLITH_INLINE void add(Vec<T>& sum, Vec<T> dy, Mask<T> chosen, Mask<T> pixel) {
     if constexpr (kChosen) {
+      keep(dy);  // a load masked by the match would wait for `chosen`
       const auto match = chosen == pixel;
       sum = sum + (match ? dy : zero<T>());
       matches = match ? matches + 1 : matches;
