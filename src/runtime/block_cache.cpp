@@ -22,9 +22,10 @@ constexpr std::size_t kLarge = std::size_t{1} << 20;
 /// A smaller block that is kept serves for one that is shorter by this share at most.
 constexpr std::size_t kWaste = 8;
 constexpr std::size_t kEpoch = 1024;
-/// What may be kept beyond the most that was in use: small arrays of many lengths, in turns, would
-/// else push out one another.
+/// What may be kept beyond the most that was in use, and this part of it: what is kept lies in pieces
+/// that not every array fits, and small arrays of many lengths, in turns, would push out one another.
 constexpr std::size_t kSpare = std::size_t{32} << 20;
+constexpr std::size_t kSparePart = 8;
 
 /// Lies in front of the data, a cache line long.
 struct alignas(kAlignment) Header {
@@ -91,7 +92,12 @@ void BlockCache::note_use() noexcept {
     most_used_ = 0;
   }
   most_used_ = std::max(most_used_, used_bytes_);
-  shrink(std::max(most_used_, most_used_before_) + kSpare);
+  shrink(most_to_hold());
+}
+
+std::size_t BlockCache::most_to_hold() const noexcept {
+  const std::size_t most = std::max(most_used_, most_used_before_);
+  return most + most / kSparePart + kSpare;
 }
 
 /// Until no more than `most` bytes are in use or kept. The largest blocks go first: the fewest
@@ -129,7 +135,7 @@ void BlockCache::give(void* data) noexcept {
       std::free(header_of(data));
     }
   }
-  shrink(std::max(most_used_, most_used_before_) + kSpare);
+  shrink(most_to_hold());
 }
 
 void* BlockCache::resize(void* data, std::size_t bytes) noexcept {

@@ -11,7 +11,7 @@ namespace convolith {
 /// Memory for arrays, aligned to kAlignment. Blocks that are given back are kept for the next that
 /// fit them: the system would have to clear their pages anew, which takes longer than most
 /// kernels. What is kept and what is in use are together no more than what was in use at most of
-/// late, and a little.
+/// late, an eighth of it, and a little.
 class BlockCache {
  public:
   /// Null where the memory cannot be had.
@@ -35,6 +35,7 @@ class BlockCache {
   void* take_kept(std::size_t bytes) noexcept;
   std::size_t kept() const noexcept { return kept_small_ + arena_.kept_bytes(); }
   void note_use() noexcept;
+  std::size_t most_to_hold() const noexcept;
   void shrink(std::size_t most) noexcept;
 
   mutable std::mutex mutex_;
