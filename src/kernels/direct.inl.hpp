@@ -11,13 +11,18 @@ namespace {
 template <class T>
 struct GatherChannelsLast {
   /// Adds the products of one tap for the pixels [kFirst, kEnd).
-  template <int kFirst, int kEnd, int kPixels, int kVectors>
+  template <int kFirst, int kEnd, bool kPrefetches = false, int kPixels, int kVectors>
   CONVOLITH_INLINE static void add_tap(Vec<T> (&sum)[kPixels][kVectors], const GatherTile<T>& tile,
                                        const Tap& tap) {
     RowPointers<T, kPixels> source(tile.source + tap.source, tile.source_pixel_stride);
     const T* weight = tile.weight + tap.weight;
+    const T* prefetch = tile.prefetch;
     CONVOLITH_UNROLL(4)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
+      if constexpr (kPrefetches) {
+        __builtin_prefetch(prefetch, 0, 2);
+        prefetch += kLineElements<T>;
+      }
       Vec<T> column[kVectors];
       CONVOLITH_UNROLL(2)
       for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
@@ -41,7 +46,9 @@ struct GatherChannelsLast {
       switch (tap.padded_edges & tile.edges) {
         case kFirstPixel: add_tap<1, kPixels>(sum, tile, tap); break;
         case kLastPixel: add_tap<0, kPixels - 1>(sum, tile, tap); break;
-        default: add_tap<0, kPixels>(sum, tile, tap);
+        default:
+          tile.prefetch != nullptr ? add_tap<0, kPixels, true>(sum, tile, tap)
+                                   : add_tap<0, kPixels>(sum, tile, tap);
       }
     }
     if constexpr (kFinishes) {

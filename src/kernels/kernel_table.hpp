@@ -26,6 +26,10 @@ struct WeightGemmKernels;
 template <class T>
 struct WinogradGradientKernels;
 
+/// Of a cache line.
+template <class T>
+inline constexpr std::int64_t kLineElements = 64 / sizeof(T);
+
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
 
@@ -69,6 +73,7 @@ struct GatherTile {
   const T* bias;                       ///< of its channels; null: none
   T least, greatest;
   unsigned edges;  ///< those of the taps' edges at which the tile stands; channels_last alone
+  const T* prefetch;  ///< wanted soon, a line for each channel; null: nothing. channels_last alone
 };
 
 /// Lines of output pixels of a few channels: output[channel, line, column] = sum over terms t of
