@@ -134,6 +134,13 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   strip_row_elements_ = row_elements(block_columns_);
   rows_ = axes_[1].places(block_rows_);
   parts_ = choose_parts();
+  // A thread that is done takes over pieces of other parts, which are whole blocks.
+  constexpr std::int64_t kMostPieces = 8;
+  const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1] / parts_.rows;
+  pieces_.rows = static_cast<int>(std::clamp<std::int64_t>(rows / block_rows_, 1, kMostPieces));
+  pieces_.columns = static_cast<int>(
+      std::clamp<std::int64_t>(destinations_[2] / parts_.columns / block_columns_, 1,
+                               kMostPieces / pieces_.rows));
   // What fits beside everything else into L2 is packed there sooner than it is fetched from another
   // core's.
   packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
@@ -256,23 +263,34 @@ void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
   const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
                   typed<T>(adjoint_ ? arguments.x : arguments.y),
                   BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
-  parallel(std::min(threads_, parts_.count()), [&](int thread, int team) {
-    auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
+  const int threads = std::min(threads_, parts_.count());
+  const auto scratch_of = [&](int thread) {
+    return static_cast<std::byte*>(workspace) + thread_bytes() * thread;
+  };
+  if (packed != nullptr) {
+    parallel_for(threads, parts_.count() * pieces_.count(), [&](std::int64_t index, int thread) {
+      const auto part = static_cast<int>(index / pieces_.count());
+      const auto piece = static_cast<int>(index % pieces_.count());
+      run_part(call, piece_of(ranges_of(part), piece), scratch_of(thread));
+    });
+    return;
+  }
+  parallel(threads, [&](int thread, int team) {
     Call own = call;
-    if (packed == nullptr) {
-      T* panels = reinterpret_cast<T*>(static_cast<std::byte*>(workspace) + workspace_bytes() +
-                                       packed_bytes() * static_cast<std::size_t>(thread));
-      own.packed = panels;
-      for (int part = thread; part < parts_.count(); part += team) {
-        const PartRanges ranges = ranges_of(part);
-        for (std::int64_t group = ranges.groups.begin; group < ranges.groups.end; ++group) {
-          for (std::int64_t p = ranges.panels.begin; p < ranges.panels.end; ++p) {
-            pack_panel(static_cast<const T*>(arguments.weight), group * panels_ + p, panels);
-          }
+    T* panels = reinterpret_cast<T*>(static_cast<std::byte*>(workspace) + workspace_bytes() +
+                                     packed_bytes() * static_cast<std::size_t>(thread));
+    own.packed = panels;
+    for (int part = thread; part < parts_.count(); part += team) {
+      const PartRanges ranges = ranges_of(part);
+      for (std::int64_t group = ranges.groups.begin; group < ranges.groups.end; ++group) {
+        for (std::int64_t p = ranges.panels.begin; p < ranges.panels.end; ++p) {
+          pack_panel(static_cast<const T*>(arguments.weight), group * panels_ + p, panels);
         }
       }
     }
-    for (int part = thread; part < parts_.count(); part += team) run_part(own, part, scratch);
+    for (int part = thread; part < parts_.count(); part += team) {
+      run_part(own, ranges_of(part), scratch_of(thread));
+    }
   });
 }
 
@@ -291,8 +309,25 @@ typename StripGemm<T>::PartRanges StripGemm<T>::ranges_of(int part) const noexce
 }
 
 template <class T>
-void StripGemm<T>::run_part(const Call& call, int part, std::byte* scratch) const noexcept {
-  const auto [groups, rows, columns, panels] = ranges_of(part);
+typename StripGemm<T>::PartRanges StripGemm<T>::piece_of(const PartRanges& part,
+                                                         int piece) const noexcept {
+  const auto cut = [](const Range& whole, std::int64_t block, int number, int count) {
+    const std::int64_t blocks = divide_up(whole.end - whole.begin, block);
+    const Range share = Range::share(blocks, number, count);
+    return Range{std::min(whole.end, whole.begin + share.begin * block),
+                 std::min(whole.end, whole.begin + share.end * block)};
+  };
+  PartRanges ranges = part;
+  ranges.rows = cut(part.rows, block_rows_, piece % pieces_.rows, pieces_.rows);
+  ranges.columns = cut(part.columns, divide_up(block_columns_, column_unit_),
+                       piece / pieces_.rows, pieces_.columns);
+  return ranges;
+}
+
+template <class T>
+void StripGemm<T>::run_part(const Call& call, const PartRanges& ranges,
+                            std::byte* scratch) const noexcept {
+  const auto& [groups, rows, columns, panels] = ranges;
   const std::int64_t column_end = std::min(destinations_[2], columns.end * column_unit_);
   T* strips = in_place_ ? nullptr : reinterpret_cast<T*>(scratch);
   std::byte* extra = scratch + thread_bytes() - extra_bytes();

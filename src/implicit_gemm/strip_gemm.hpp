@@ -150,17 +150,24 @@ class StripGemm : public Execution {
     int count() const noexcept { return groups * rows * columns * panels; }
   };
 
+  /// Of a part.
+  struct Pieces {
+    int rows = 1, columns = 1;
+    int count() const noexcept { return rows * columns; }
+  };
+
   struct PartRanges {
     Range groups, rows, columns, panels;  ///< columns in units
   };
 
   void flatten();
   PartRanges ranges_of(int part) const noexcept;
+  PartRanges piece_of(const PartRanges& part, int piece) const noexcept;
   void pack_panel(const T* weight, std::int64_t index, T* packed) const noexcept;
   Parts choose_parts() const noexcept;
   std::size_t thread_bytes() const noexcept;
   std::int64_t strip_rows() const noexcept { return axes_[1].length(block_rows_); }
-  void run_part(const Call& call, int part, std::byte* scratch) const noexcept;
+  void run_part(const Call& call, const PartRanges& ranges, std::byte* scratch) const noexcept;
   void pack_strips(const Call& call, const Block& block, T* strips) const noexcept;
 
  protected:
@@ -168,6 +175,7 @@ class StripGemm : public Execution {
 
  private:
   Parts parts_;
+  Pieces pieces_;
   std::int64_t strip_row_elements_ = 0;
   std::vector<StripAxis::Place> rows_;  ///< of a block's strips
 };

@@ -90,6 +90,7 @@ class WeightGradient final : public Execution {
     const auto of_thread = [&](int thread) {
       return Scratch(*this, scratch + thread_bytes() * thread);
     };
+    for (int thread = 0; thread < threads_; ++thread) of_thread(thread).forget_lists(*this);
     if (parts_ == 0) {
       run_shared(call, of_thread);
     } else {
@@ -135,7 +136,7 @@ class WeightGradient final : public Execution {
       keys = reinterpret_cast<ListKey*>(bytes);
     }
 
-    /// To be called before the first lists of a run are made.
+    /// Before a run makes its first lists.
     void forget_lists(const WeightGradient& execution) const noexcept {
       std::fill(keys, keys + execution.list_slots_, ListKey{-1, 0, 0});
     }
@@ -398,28 +399,23 @@ class WeightGradient final : public Execution {
            divide_up(panels * splits, threads_) * threads_ * 10 > 11 * panels * splits) {
       ++splits;
     }
-    const std::int64_t units = panels * splits;
-    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
+    parallel_for(threads_, panels * splits, [&](std::int64_t unit, int thread) {
       const Scratch scratch = of_thread(thread);
-      scratch.forget_lists(*this);
-      const Range range = Range::share(units, thread, team);
-      for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-        const std::int64_t group = unit / splits / column_panels_;
-        const Panels columns = column_panel(unit / splits % column_panels_, scratch.columns);
-        const Range some =
-            Range::share(row_panels_, static_cast<int>(unit % splits), static_cast<int>(splits));
-        for (std::int64_t b = 0; b < blocks_; ++b) {
-          Operand rows{call.shared + (group * blocks_ + b) * block_rows, {row_width_, 0, true}};
-          if (rows_in_place_) rows = rows_in_place(call, group);
-          Stream stream{nullptr, nullptr};
-          multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b,
-                   scratch, some, scratch.sums, b > 0, stream);
-        }
-        const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
-        const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
-        finish(call, group, columns, geometry_.spans() ? Range{0, shape_.rows} : Range{begin, end},
-               scratch.sums);
+      const std::int64_t group = unit / splits / column_panels_;
+      const Panels columns = column_panel(unit / splits % column_panels_, scratch.columns);
+      const Range some =
+          Range::share(row_panels_, static_cast<int>(unit % splits), static_cast<int>(splits));
+      for (std::int64_t b = 0; b < blocks_; ++b) {
+        Operand rows{call.shared + (group * blocks_ + b) * block_rows, {row_width_, 0, true}};
+        if (rows_in_place_) rows = rows_in_place(call, group);
+        Stream stream{nullptr, nullptr};
+        multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b, scratch,
+                 some, scratch.sums, b > 0, stream);
       }
+      const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
+      const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
+      finish(call, group, columns, geometry_.spans() ? Range{0, shape_.rows} : Range{begin, end},
+             scratch.sums);
     });
   }
 
@@ -427,10 +423,10 @@ class WeightGradient final : public Execution {
   void run_parts(const Call& call, const OfThread& of_thread) const noexcept {
     const std::int64_t part_sums = problem_.groups * column_panels_ * panel_sums_;
     const std::int64_t units = problem_.groups * parts_ * column_panels_;
-    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
+    // Rows are packed anew for every range.
+    const std::int64_t grain = std::min(column_panels_, divide_up(units, 4 * threads_));
+    parallel_ranges(threads_, units, grain, [&](const Range& range, int thread) {
       const Scratch scratch = of_thread(thread);
-      scratch.forget_lists(*this);
-      const Range range = Range::share(units, thread, team);
       for (std::int64_t unit = range.begin; unit < range.end;) {
         const std::int64_t part = unit / column_panels_ % parts_;
         const std::int64_t group = unit / column_panels_ / parts_;

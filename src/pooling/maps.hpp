@@ -21,9 +21,8 @@ struct MapGrid {
   /// taking as many rows at once as it can.
   template <class Body>
   void run(int threads, const Body& body) const noexcept {
-    const int most = static_cast<int>(std::min<std::int64_t>(threads, pieces()));
-    parallel(most, [&](int thread, int team) {
-      Range range = Range::share(pieces(), thread, team);
+    const std::int64_t grain = std::max<std::int64_t>(1, pieces() / (8 * threads));
+    parallel_ranges(threads, pieces(), grain, [&](Range range, int thread) {
       while (range.begin < range.end) {
         const std::int64_t map = range.begin / rows;
         const std::int64_t row = range.begin % rows;

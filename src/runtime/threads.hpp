@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/shared_indices.hpp"
+
 namespace convolith {
 
 /// Processors that this process may use.
@@ -20,7 +22,6 @@ void set_thread_override(int threads);
 /// The number of threads of a call that asks for `threads`, 0 being default_threads().
 /// InvalidArgument outside 0 .. kMostThreads: an OpenMP runtime ends the process when the system
 /// refuses it a thread.
-inline constexpr int kMostThreads = 256;
 int resolve_threads(int threads);
 
 /// Name and version of the OpenMP runtime's interface, or "none".
@@ -43,26 +44,38 @@ void parallel(int threads, const Body& body) noexcept {
       &body);
 }
 
-/// The part of [0, count) that belongs to `thread` of a team, cut as evenly as can be.
-struct Range {
-  std::int64_t begin, end;
+/// Calls body(range, thread) for ranges that make up [0, count), of about `grain` indices, or all of
+/// them where there is one thread. A thread's ranges ascend, but for those that it takes over.
+template <class Body>
+void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, const Body& body,
+                     bool backwards = false) noexcept {
+  if (count <= 0) return;
+  const auto team = static_cast<int>(std::min<std::int64_t>(threads, (count - 1) / grain + 1));
+  SharedIndices indices(count, grain, team, backwards);
+  parallel(team, [&](int thread, int) {
+    for (Range range = indices.take(thread); range.begin < range.end;
+         range = indices.take(thread)) {
+      body(range, thread);
+    }
+  });
+}
 
-  static Range share(std::int64_t count, int thread, int team) noexcept {
-    const std::int64_t each = count / team;
-    const std::int64_t extra = count % team;
-    const std::int64_t begin = thread * each + std::min<std::int64_t>(thread, extra);
-    return {begin, begin + each + (thread < extra ? 1 : 0)};
-  }
-};
-
-/// Calls body(index, thread) for every index in [0, count), statically cut.
+/// Calls body(index, thread) for every index in [0, count).
 template <class Body>
 void parallel_for(int threads, std::int64_t count, const Body& body) noexcept {
-  const int team = static_cast<int>(std::min<std::int64_t>(threads, count));
-  parallel(team, [&](int thread, int actual_team) {
-    const Range range = Range::share(count, thread, actual_team);
+  parallel_ranges(threads, count, 1, [&](const Range& range, int thread) {
     for (std::int64_t i = range.begin; i < range.end; ++i) body(i, thread);
   });
+}
+
+/// As parallel_for, but each thread begins with its last index: what it has just been over is in
+/// its caches.
+template <class Body>
+void parallel_for_backwards(int threads, std::int64_t count, const Body& body) noexcept {
+  const auto mirrored = [&](const Range& range, int thread) {
+    for (std::int64_t i = range.begin; i < range.end; ++i) body(count - 1 - i, thread);
+  };
+  parallel_ranges(threads, count, 1, mirrored, true);
 }
 
 }  // namespace convolith

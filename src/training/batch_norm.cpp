@@ -73,11 +73,8 @@ template <class Body>
 void for_rows_backwards(std::int64_t rows, std::int64_t channels, int threads, const Body& body) {
   constexpr std::int64_t kElements = 32 * 1024;
   const std::int64_t block = std::max<std::int64_t>(1, kElements / channels);
-  parallel(threads, [&](int thread, int team) {
-    const Range range = Range::share(rows, thread, team);
-    for (std::int64_t end = range.end; end > range.begin; end -= block) {
-      body(std::max(range.begin, end - block), end);
-    }
+  parallel_for_backwards(threads, divide_up(rows, block), [&](std::int64_t i, int) {
+    body(i * block, std::min(rows, (i + 1) * block));
   });
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "arithmetic.hpp"
 #include "runtime/threads.hpp"
 #include "training/kernels.hpp"
 #include "training/training.hpp"
@@ -11,13 +12,9 @@ namespace {
 /// Calls body(begin, end) for parts of [0, count) in whole cache lines.
 template <class Body>
 void for_parts(std::int64_t count, int threads, const Body& body) {
-  constexpr std::int64_t kGrain = 256;
-  const std::int64_t grains = (count + kGrain - 1) / kGrain;
-  parallel(threads, [&](int thread, int team) {
-    const Range range = Range::share(grains, thread, team);
-    const std::int64_t begin = range.begin * kGrain;
-    const std::int64_t end = std::min(count, range.end * kGrain);
-    if (begin < end) body(begin, end);
+  constexpr std::int64_t kLines = 256, kPart = 64;
+  parallel_ranges(threads, divide_up(count, kLines), kPart, [&](const Range& lines, int) {
+    body(lines.begin * kLines, std::min(count, lines.end * kLines));
   });
 }
 
@@ -51,8 +48,8 @@ template <class Body>
 void for_parts_of_all(const std::vector<Learned>& all, int threads, const Body& body) {
   std::int64_t elements = 0;
   for (const Learned& learned : all) elements += learned.count;
-  parallel(threads_for(elements, threads), [&](int thread, int team) {
-    Range range = Range::share(elements, thread, team);
+  constexpr std::int64_t kPart = 64 * 1024;
+  parallel_ranges(threads_for(elements, threads), elements, kPart, [&](Range range, int) {
     for (const Learned& learned : all) {
       const std::int64_t begin = std::clamp<std::int64_t>(range.begin, 0, learned.count);
       const std::int64_t end = std::clamp<std::int64_t>(range.end, 0, learned.count);

@@ -121,17 +121,13 @@ class WinogradExecution final : public Execution {
       return Scratch(*this, bytes + shared_bytes() + thread_bytes * thread, packed != nullptr);
     };
     if (!shared_) {
-      parallel(threads_, [&](int thread, int team) {
+      parallel_for(threads_, problem_.groups * blocks_, [&](std::int64_t unit, int thread) {
         Scratch scratch = scratch_of(thread);
-        const Range range = Range::share(problem_.groups * blocks_, thread, team);
-        for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-          const Range tiles = block(unit % blocks_);
-          transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
-          for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
-            multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources,
-                     scratch);
-            transform_products(call, unit / blocks_, panels, tiles, scratch);
-          }
+        const Range tiles = block(unit % blocks_);
+        transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
+        for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
+          multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources, scratch);
+          transform_products(call, unit / blocks_, panels, tiles, scratch);
         }
       });
       return;
@@ -140,23 +136,21 @@ class WinogradExecution final : public Execution {
     for (std::int64_t unit = 0; unit < problem_.groups * blocks_; ++unit) {
       const Range tiles = block(unit % blocks_);
       const std::int64_t count = tiles.end - tiles.begin;
-      parallel(threads_, [&](int thread, int team) {
+      parallel_ranges(
+          threads_, count, divide_up(count, 8 * threads_), [&](const Range& part, int thread) {
+            Scratch scratch = scratch_of(thread);
+            transform_sources(call, unit / blocks_,
+                              {tiles.begin + part.begin, tiles.begin + part.end},
+                              sources + part.begin * row_, scratch);
+          });
+      parallel_for(threads_, panel_groups_ * block_parts_, [&](std::int64_t job, int thread) {
         Scratch scratch = scratch_of(thread);
-        const Range part = Range::share(count, thread, team);
-        transform_sources(call, unit / blocks_, {tiles.begin + part.begin, tiles.begin + part.end},
-                          sources + part.begin * row_, scratch);
-      });
-      parallel(threads_, [&](int thread, int team) {
-        Scratch scratch = scratch_of(thread);
-        const Range range = Range::share(panel_groups_ * block_parts_, thread, team);
-        for (std::int64_t job = range.begin; job < range.end; ++job) {
-          const Range part = Range::share(count, static_cast<int>(job % block_parts_),
-                                          static_cast<int>(block_parts_));
-          multiply(call, unit / blocks_, job / block_parts_, part.end - part.begin,
-                   sources + part.begin * row_, scratch);
-          transform_products(call, unit / blocks_, job / block_parts_,
-                             {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
-        }
+        const Range part = Range::share(count, static_cast<int>(job % block_parts_),
+                                        static_cast<int>(block_parts_));
+        multiply(call, unit / blocks_, job / block_parts_, part.end - part.begin,
+                 sources + part.begin * row_, scratch);
+        transform_products(call, unit / blocks_, job / block_parts_,
+                           {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
       });
     }
   }

@@ -436,9 +436,10 @@ class WinogradWeightGradientExecution final : public Execution {
   void run_parts(const Call& call, std::int64_t group, T* all,
                  const OfThread& of_thread) const noexcept {
     const std::int64_t units = parts_ * panels_;
-    parallel(static_cast<int>(std::min<std::int64_t>(threads_, units)), [&](int thread, int team) {
+    // Sources are transformed anew for every range.
+    const std::int64_t grain = std::min(panels_, divide_up(units, 4 * threads_));
+    parallel_ranges(threads_, units, grain, [&](const Range& range, int thread) {
       const Scratch scratch = of_thread(thread);
-      const Range range = Range::share(units, thread, team);
       for (std::int64_t unit = range.begin; unit < range.end;) {
         const std::int64_t part = unit / panels_, first = unit % panels_;
         const Range panels{first, std::min(panels_, first + range.end - unit)};
