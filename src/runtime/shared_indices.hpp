@@ -21,7 +21,7 @@ class SharedIndices {
   SharedIndices(std::int64_t count, std::int64_t grain, int team, bool backwards) noexcept
       : count_(count), unit_(1 + (count >> 30)), team_(team) {
     const std::int64_t units = (count + unit_ - 1) / unit_;
-    grain_ = static_cast<std::uint32_t>(team == 1 ? units : (grain + unit_ - 1) / unit_);
+    grain_ = static_cast<std::uint32_t>((grain + unit_ - 1) / unit_);
     for (int thread = 0; thread < team; ++thread) {
       const Range share = Range::share(units, backwards ? team - 1 - thread : thread, team);
       ends(thread).store(pack(static_cast<std::uint32_t>(share.begin),

@@ -51,6 +51,10 @@ void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, const 
                      bool backwards = false) noexcept {
   if (count <= 0) return;
   const auto team = static_cast<int>(std::min<std::int64_t>(threads, (count - 1) / grain + 1));
+  if (team <= 1) {
+    body(Range{0, count}, 0);
+    return;
+  }
   SharedIndices indices(count, grain, team, backwards);
   parallel(team, [&](int thread, int) {
     for (Range range = indices.take(thread); range.begin < range.end;
