@@ -111,8 +111,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a column behind a row is packed",
         ),
         (
-            "pad(source, line, offset, «{end, pixels}», strip);",
-            "{end, pixels - 1}",
+            "pad(source, line, offset, {end, «pixels»}, strip);",
+            "pixels - 1",
             "the last column of padding is not packed",
         ),
         (
