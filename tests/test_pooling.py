@@ -451,6 +451,38 @@ def test_special_values_match_the_reference(isa: str, layout: str, dtype: str, k
         )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kernel", [3, 6, 7])
+def test_shares_of_subnormal_numbers_are_rounded_once(
+    isa: str, layout: str, dtype: str, kernel: int
+) -> None:
+    """Also beside others, ties among them; each input has one reader."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(0)
+    shape = (1, 40, 3, 23) if layout == "channels_first" else (1, 3, 23, 40)
+    dy = (rng.integers(-(2**23), 2**23, shape) * info.smallest_subnormal).astype(dtype)
+    dy.flat[::5] = rng.integers(-400, 400, dy.flat[::5].shape) * info.smallest_subnormal
+    dy.flat[2::7] = rng.uniform(-4, 4, dy.flat[2::7].shape) * info.tiny
+    dy.flat[3::61] = 0.0
+    dy.flat[4::61] = -0.0
+    dy.flat[5::61] = info.max
+    dy.flat[6::61] = -np.inf
+    axes = (2, 3) if layout == "channels_first" else (1, 2)
+    for stride in (kernel, kernel + 1):
+        extents = [(3 - 1) * stride + kernel, (23 - 1) * stride + kernel]
+        x_shape = [*shape]
+        x_shape[axes[0]], x_shape[axes[1]] = extents
+        x = np.zeros(x_shape, dtype)
+        dx = cl.avg_pool2d_backward(dy, x, kernel, stride, data_format=layout)
+        share = dy / np.asarray(kernel**2, dtype)
+        window = [slice(None)] * 4
+        for row, column in itertools.product(range(kernel), repeat=2):
+            window[axes[0]] = slice(row, None, stride)
+            window[axes[1]] = slice(column, None, stride)
+            np.testing.assert_array_equal(dx[tuple(window)], share)
+
+
 def test_nan_reaches_its_own_windows_alone(isa: str) -> None:
     x = np.ones((1, 1, 64, 64), np.float32)
     x[0, 0, 30, 30] = NAN

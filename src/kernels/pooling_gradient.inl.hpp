@@ -5,7 +5,7 @@
 // stride apart, whose readers touch; or one input.
 
 #include "kernels/pooling_table.hpp"
-#include "simd/vector.hpp"
+#include "simd/math.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
@@ -62,7 +62,7 @@ struct GradientOf {
   }
 
   CONVOLITH_INLINE Vec<T> divided(Vec<T> sum) const {
-    return g.divisor == T(1) ? sum : sum / broadcast(g.divisor);
+    return g.divisor == T(1) ? sum : quotient<T>(sum, broadcast(g.divisor));
   }
 
   // ---- lanes are channels --------------------------------------------------------------------

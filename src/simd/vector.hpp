@@ -348,6 +348,17 @@ CONVOLITH_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return (Vec<T>)((mask & (Mask<T>)a) | (~mask & (Mask<T>)b));
 }
 
+/// Whether a lane is subnormal; no, where the ISA does not tell in one instruction.
+template <class T>
+CONVOLITH_INLINE bool any_subnormal([[maybe_unused]] Vec<T> a) {
+#if defined(__AVX512DQ__)
+  constexpr int kSubnormal = 0x20;
+  if constexpr (sizeof(T) == 4) return _mm512_fpclass_ps_mask((__m512)a, kSubnormal) != 0;
+  if constexpr (sizeof(T) == 8) return _mm512_fpclass_pd_mask((__m512d)a, kSubnormal) != 0;
+#endif
+  return false;
+}
+
 /// The greater; a NaN in `a` stays, one in `b` is lost. x86 returns its second operand where the
 /// first is not greater. (The unmasked forms for 512 bits warn in GCC 12.)
 template <class T>
