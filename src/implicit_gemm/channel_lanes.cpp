@@ -387,6 +387,16 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
                     (block.group * this->panels_ + panels.begin) * this->panel_elements_;
   tile.out_channels = channels_of(panels);
   tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
+  const bool rest = this->channels_last_ && products.finishes && fused_.rest;
+  TileEpilogue<T> epilogue{};
+  if (rest) {
+    epilogue = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
+                                  products.plan.phase.axes[2].step);
+    for (int p = 0; epilogue.residual != nullptr && p < tile.pixels; ++p) {
+      const T* row = epilogue.residual + p * epilogue.residual_row_stride;
+      for (int c = 0; c < tile.out_channels; c += kLineElements<T>) __builtin_prefetch(row + c);
+    }
+  }
   const auto set_block = [&](bool first, bool last) {
     tile.accumulate = products.accumulates || !first;
     tile.finishes = products.finishes && last && (tile.bias != nullptr || fused_.clamps);
@@ -416,10 +426,8 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     set_block(true, true);
     this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
-  if (!this->channels_last_ || !products.finishes || !fused_.rest) return;
-  const auto rest = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
-                                       products.plan.phase.axes[2].step);
-  this->kernels_.epilogue(rest, tile.pixels, tile.out_channels, tile.output,
+  if (!rest) return;
+  this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
                           tile.output_pixel_stride, call.output.channel_stride);
 }
 
