@@ -7,9 +7,9 @@
 
 namespace convolith {
 
-/// Rounded towards plus infinity; b > 0.
+/// Rounded towards plus infinity, without overflow; b > 0.
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) noexcept {
-  return a >= 0 ? (a + b - 1) / b : -(-a / b);
+  return a > 0 ? (a - 1) / b + 1 : -(-a / b);
 }
 
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) noexcept {

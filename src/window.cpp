@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "arithmetic.hpp"
 #include "convolith/error.hpp"
 
 namespace convolith {
@@ -100,10 +101,8 @@ Window make_window(const WindowSpec& spec, int axis, Rounding rounding) {
     window.output = window.fitting_windows();
   } else {
     // ceil(slack / s) + 1, less the last window if it would begin beyond n + before
-    window.output = (slack >= 0 ? (slack + window.stride - 1) / window.stride
-                                : -((-slack) / window.stride)) + 1;
-    if (window.output > 0 &&
-        (window.output - 1) * window.stride >= spec.input + window.before) {
+    window.output = divide_up(slack, window.stride) + 1;
+    if (window.output > divide_up(spec.input + window.before, window.stride)) {
       --window.output;
     }
     if (window.output < 1) {

@@ -368,7 +368,13 @@ SQUARE = np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4)
 
 @pytest.mark.parametrize(
     ("n", "k", "s", "p", "out"),
-    [(32, 1, 2, 0, 16), (9, 4, 4, 2, 3), (2, 3, 3, 1, 1), (5, 6, 2, 0, 1)],
+    [
+        (32, 1, 2, 0, 16),
+        (9, 4, 4, 2, 3),
+        (2, 3, 3, 1, 1),
+        (5, 6, 2, 0, 1),
+        (3, 2**63 - 3, 2**63 - 1, 2**62 - 2, 1),
+    ],
 )
 def test_ceil_mode_extents(n: int, k: int, s: int, p: int, out: int) -> None:
     x = np.ones((1, 1, n), np.float32)
