@@ -90,11 +90,22 @@ void AxisGather::for_each_tap(std::int64_t destination, const Visit& visit) cons
       if (i < last && last - i <= w.after) visit_readers_of(2 * last - i);
       break;
     case PaddingMode::replicate:
+      // By outputs and their taps: a margin may be longer than all that is read of it.
       if (i == 0) {
-        for (std::int64_t q = -w.before; q < 0; ++q) visit_readers_of(q);
+        for (std::int64_t o = 0; o < w.output; ++o) {
+          const std::int64_t first = o * w.stride - w.before;
+          if (first >= 0) break;
+          for (std::int64_t t = 0; t < w.kernel && first + t * w.dilation < 0; ++t) visit(t, o);
+        }
       }
       if (i == last) {
-        for (std::int64_t q = last + 1; q <= last + w.after; ++q) visit_readers_of(q);
+        for (std::int64_t o = w.output - 1; o >= 0; --o) {
+          const std::int64_t first = o * w.stride - w.before;
+          if (first + (w.kernel - 1) * w.dilation <= last) break;
+          for (std::int64_t t = w.kernel - 1; t >= 0 && first + t * w.dilation > last; --t) {
+            visit(t, o);
+          }
+        }
       }
       break;
     case PaddingMode::circular:

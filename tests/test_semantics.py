@@ -683,6 +683,24 @@ def test_numerics_strict_allows_no_transform() -> None:
                     _core.Plan(p, after["name"], "strict")
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "im2col_gemm"])
+def test_gradient_of_endless_replicated_margins(algorithm: str) -> None:
+    """Three windows: one in front of x, one at its first elements, one behind it."""
+    stride = 2**40
+    dy = np.array([[[1.0, 2.0, 4.0]]])
+    weight = np.array([[[1.0, 10.0, 100.0]]])
+    dx = cl.conv_backward_input(
+        dy,
+        weight,
+        (1, 1, 5),
+        stride=stride,
+        padding=stride,
+        padding_mode="replicate",
+        algorithm=algorithm,
+    )
+    np.testing.assert_array_equal(dx, [[[111 + 2, 20, 200, 0, 4 * 111]]])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_numbers_survive_under_strict(dtype: str) -> None:
     tiny = np.finfo(dtype).smallest_subnormal

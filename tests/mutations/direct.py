@@ -128,13 +128,13 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "reflect, adjoint: the margin behind folds back one short",
         ),
         (
-            "for (std::int64_t q = -w.before; «q < 0»; ++q) visit_readers_of(q);",
-            "q < -1",
+            "t < w.kernel && «first + t * w.dilation < 0»; ++t) visit(t, o);",
+            "first + t * w.dilation < -1",
             "replicate, adjoint: the margin in front folds back one short",
         ),
         (
-            "for (std::int64_t q = last + 1; «q <= last + w.after»; ++q)",
-            "q < last + w.after",
+            "t >= 0 && «first + t * w.dilation > last»; --t) {",
+            "first + t * w.dilation > last + 1",
             "replicate, adjoint: the margin behind folds back one short",
         ),
         (
