@@ -260,7 +260,8 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
     // Whole rows of a dense grid follow one another in the output.
     const bool whole = plan.phase.dense() && columns == width.count;
     const std::int64_t together = whole ? row_end - block.row : 1;
-    const bool streams = this->in_place_ && this->pointwise_ && sources.pixel_stride == this->reduced_;
+    const bool streams = this->in_place_ && this->pointwise_ &&
+                         sources.pixel_stride == this->reduced_;
     for (Range part = panels; part.begin < panels.end; part.begin = part.end) {
       if (!panels_together_) part.end = part.begin + 1;
       bool more = true;
@@ -276,8 +277,9 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
             listed += segment.taps.size();
             more = more || end < count;
             if (sweep > 0 && sweep >= count) continue;
-            multiply_row(call, {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, row,
-                                part, sweep > 0, end == count, streams && part.begin == panels.begin},
+            multiply_row(call,
+                         {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, row, part,
+                          sweep > 0, end == count, streams && part.begin == panels.begin},
                          sources, tiles);
           }
         }
@@ -416,8 +418,7 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     tile.source = source + k->begin;
     tile.prefetch = nullptr;
     if (products.streams) {  // the next tile
-      tile.prefetch =
-          source + tile.pixels * tile.source_pixel_stride + k->begin * kLineElements<T>;
+      tile.prefetch = source + tile.pixels * tile.source_pixel_stride + k->begin * kLineElements<T>;
     }
     tile.weight = weight + k->begin * this->panel_width_;
     this->kernels_.gather_channels_last(tile);

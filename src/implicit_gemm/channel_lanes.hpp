@@ -44,7 +44,7 @@ class ChannelLanes final : public StripGemm<T> {
     std::int64_t row;
     Range panels;
     bool accumulates, finishes;  ///< whether there were k blocks before; whether none follow
-    bool streams;  ///< whether sources come, tile after tile, from memory
+    bool streams;                ///< whether sources come, tile after tile, from memory
   };
 
   /// Where a block's tiles read.

@@ -126,7 +126,7 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
     return planes * axes_[1].length(rows) * row_elements(columns);
   };
   while (tiles > 1 && elements(1, tiles * tile_pixels_) > budget) tiles = divide_up(tiles, 2);
-  block_columns_ = std::min(destinations_[2], tiles * tile_pixels_);
+  block_columns_ = std::max<std::int64_t>(1, std::min(destinations_[2], tiles * tile_pixels_));
   while (block_rows_ < std::min(destinations_[1], kMostRows) && block_rows_ * tiles < kMostTiles &&
          elements(block_rows_ + 1, block_columns_) <= budget) {
     ++block_rows_;
@@ -138,9 +138,8 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   constexpr std::int64_t kMostPieces = 8;
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1] / parts_.rows;
   pieces_.rows = static_cast<int>(std::clamp<std::int64_t>(rows / block_rows_, 1, kMostPieces));
-  pieces_.columns = static_cast<int>(
-      std::clamp<std::int64_t>(destinations_[2] / parts_.columns / block_columns_, 1,
-                               kMostPieces / pieces_.rows));
+  pieces_.columns = static_cast<int>(std::clamp<std::int64_t>(
+      destinations_[2] / parts_.columns / block_columns_, 1, kMostPieces / pieces_.rows));
   // What fits beside everything else into L2 is packed there sooner than it is fetched from another
   // core's.
   packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
@@ -319,8 +318,8 @@ typename StripGemm<T>::PartRanges StripGemm<T>::piece_of(const PartRanges& part,
   };
   PartRanges ranges = part;
   ranges.rows = cut(part.rows, block_rows_, piece % pieces_.rows, pieces_.rows);
-  ranges.columns = cut(part.columns, divide_up(block_columns_, column_unit_),
-                       piece / pieces_.rows, pieces_.columns);
+  ranges.columns = cut(part.columns, divide_up(block_columns_, column_unit_), piece / pieces_.rows,
+                       pieces_.columns);
   return ranges;
 }
 

@@ -22,8 +22,9 @@ constexpr std::size_t kLarge = std::size_t{1} << 20;
 /// A smaller block that is kept serves for one that is shorter by this share at most.
 constexpr std::size_t kWaste = 8;
 constexpr std::size_t kEpoch = 1024;
-/// What may be kept beyond the most that was in use, and this part of it: what is kept lies in pieces
-/// that not every array fits, and small arrays of many lengths, in turns, would push out one another.
+/// What may be kept beyond the most that was in use, and this part of it: what is kept lies in
+/// pieces that not every array fits, and small arrays of many lengths, in turns, would push out one
+/// another.
 constexpr std::size_t kSpare = std::size_t{32} << 20;
 constexpr std::size_t kSparePart = 8;
 

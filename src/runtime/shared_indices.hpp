@@ -24,9 +24,9 @@ class SharedIndices {
     grain_ = static_cast<std::uint32_t>((grain + unit_ - 1) / unit_);
     for (int thread = 0; thread < team; ++thread) {
       const Range share = Range::share(units, backwards ? team - 1 - thread : thread, team);
-      ends(thread).store(pack(static_cast<std::uint32_t>(share.begin),
-                              static_cast<std::uint32_t>(share.end)),
-                         std::memory_order_relaxed);
+      ends(thread).store(
+          pack(static_cast<std::uint32_t>(share.begin), static_cast<std::uint32_t>(share.end)),
+          std::memory_order_relaxed);
     }
   }
 

@@ -44,8 +44,8 @@ void parallel(int threads, const Body& body) noexcept {
       &body);
 }
 
-/// Calls body(range, thread) for ranges that make up [0, count), of about `grain` indices, or all of
-/// them where there is one thread. A thread's ranges ascend, but for those that it takes over.
+/// Calls body(range, thread) for ranges that make up [0, count), of about `grain` indices, or all
+/// of them where there is one thread. A thread's ranges ascend, but for those that it takes over.
 template <class Body>
 void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, const Body& body,
                      bool backwards = false) noexcept {

@@ -42,9 +42,10 @@ CONVOLITH_INLINE Vec<T> fused_product(Vec<T> a, Vec<T> b) {
 #endif
 }
 
-/// a / b for whole b. On Zen 5 a division of a subnormal number takes 30 cycles longer: it is divided
-/// 2^64 (2^128) times as large. The bits stay: it is k < 2^23 (2^52) times the least number, k / b
-/// lies 1 / 2b or more beside every tie that it does not meet, and is first rounded by less.
+/// a / b for whole b. On Zen 5 a division of a subnormal number takes 30 cycles longer: it is
+/// divided 2^64 (2^128) times as large. The bits stay: it is k < 2^23 (2^52) times the least
+/// number, k / b lies 1 / 2b or more beside every tie that it does not meet, and is first rounded
+/// by less.
 template <class T>
 CONVOLITH_INLINE Vec<T> quotient(Vec<T> a, Vec<T> b) {
   if (__builtin_expect(any_subnormal<T>(a), 0) == 0) return a / b;

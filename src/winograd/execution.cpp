@@ -136,13 +136,13 @@ class WinogradExecution final : public Execution {
     for (std::int64_t unit = 0; unit < problem_.groups * blocks_; ++unit) {
       const Range tiles = block(unit % blocks_);
       const std::int64_t count = tiles.end - tiles.begin;
-      parallel_ranges(
-          threads_, count, divide_up(count, 8 * threads_), [&](const Range& part, int thread) {
-            Scratch scratch = scratch_of(thread);
-            transform_sources(call, unit / blocks_,
-                              {tiles.begin + part.begin, tiles.begin + part.end},
-                              sources + part.begin * row_, scratch);
-          });
+      parallel_ranges(threads_, count, divide_up(count, 8 * threads_),
+                      [&](const Range& part, int thread) {
+                        Scratch scratch = scratch_of(thread);
+                        transform_sources(call, unit / blocks_,
+                                          {tiles.begin + part.begin, tiles.begin + part.end},
+                                          sources + part.begin * row_, scratch);
+                      });
       parallel_for(threads_, panel_groups_ * block_parts_, [&](std::int64_t job, int thread) {
         Scratch scratch = scratch_of(thread);
         const Range part = Range::share(count, static_cast<int>(job % block_parts_),
