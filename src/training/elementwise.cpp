@@ -12,9 +12,9 @@ namespace {
 /// Calls body(begin, end) for parts of [0, count) in whole cache lines.
 template <class Body>
 void for_parts(std::int64_t count, int threads, const Body& body) {
-  constexpr std::int64_t kLines = 256, kPart = 64;
-  parallel_ranges(threads, divide_up(count, kLines), kPart, [&](const Range& lines, int) {
-    body(lines.begin * kLines, std::min(count, lines.end * kLines));
+  constexpr std::int64_t kGrain = 256, kTogether = 64;
+  parallel_ranges(threads, divide_up(count, kGrain), kTogether, [&](const Range& grains, int) {
+    body(grains.begin * kGrain, std::min(count, grains.end * kGrain));
   });
 }
 

@@ -51,9 +51,9 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the gradient of the last part is not added",
         ),
         (
-            "body(«std::max(range.begin, end - block)», end);",
-            "end - block",
-            "the first block of a thread begins before its rows",
+            "body(i * block, «std::min(rows, (i + 1) * block)»);",
+            "(i + 1) * block",
+            "the last block of rows is taken whole",
         ),
     ),
     "src/kernels/softmax.inl.hpp": (
@@ -98,8 +98,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/training/elementwise.cpp": (
         (
-            "const std::int64_t end = «std::min(count, range.end * kGrain)»;",
-            "range.end * kGrain",
+            "body(grains.begin * kGrain, «std::min(count, grains.end * kGrain)»);",
+            "grains.end * kGrain",
             "the last grain of elements is taken whole",
         ),
     ),
