@@ -46,6 +46,7 @@ void parallel(int threads, const Body& body) noexcept {
 
 /// Calls body(range, thread) for ranges that make up [0, count), of about `grain` indices, or all
 /// of them where there is one thread. A thread's ranges ascend, but for those that it takes over.
+/// With `backwards` the threads' shares are in reverse order.
 template <class Body>
 void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, const Body& body,
                      bool backwards = false) noexcept {
