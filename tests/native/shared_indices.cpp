@@ -4,11 +4,9 @@
 #include "runtime/shared_indices.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <random>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -45,7 +43,6 @@ template <class Next>
 void check_order(const Case& c, const Next& next) {
   SharedIndices indices(c.count, c.grain, c.team, c.backwards);
   std::vector<Range> ranges;
-  std::vector<bool> began(static_cast<std::size_t>(c.team));
   int misses = 0;
   while (misses < 4 * c.team) {
     const int thread = next();
