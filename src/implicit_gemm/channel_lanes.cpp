@@ -16,15 +16,18 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
-  // Where all weights fit beside it in L1, a tile's pixels go through them at once, so that the
-  // outputs of a pixel are written together.
-  const auto weight_bytes = static_cast<std::int64_t>(sizeof(T)) * this->reduced_ * problem.taps() *
-                            this->panels_ * this->panel_width_;
-  panels_together_ =
-      this->channels_last_ && weight_bytes <= static_cast<std::int64_t>(machine.l1_bytes / 2);
+  // A tile's pixels, in L1, go through the panels of weights that fit beside maps into L2 before
+  // the next tile, so that the outputs of a pixel are written together; one by one where threads
+  // share pixels, for prefetchers take from one what another is about to write.
+  const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
+    return static_cast<std::int64_t>(bytes / sizeof(T)) / std::max<std::int64_t>(1, elements);
+  };
+  panels_together_ = std::max<std::int64_t>(
+      1, this->channels_last_ && !this->shares_pixels()
+             ? fitting(machine.l2_bytes / 4, this->panel_elements_)
+             : 1);
   sweep_blocks_ = std::max<std::int64_t>(
-      1, static_cast<std::int64_t>(machine.l2_bytes / 2 / sizeof(T)) /
-             (kMaxChain * this->panel_width_));
+      1, fitting(machine.l2_bytes / 2, kMaxChain * this->panel_width_));
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
     std::int64_t taps = 0;
     std::vector<Segment> segments;
@@ -263,7 +266,7 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
     const bool streams = this->in_place_ && this->pointwise_ &&
                          sources.pixel_stride == this->reduced_;
     for (Range part = panels; part.begin < panels.end; part.begin = part.end) {
-      if (!panels_together_) part.end = part.begin + 1;
+      part.end = std::min(part.begin + panels_together_, panels.end);
       bool more = true;
       for (std::int64_t sweep = 0; more; sweep += sweep_blocks_) {
         more = false;
@@ -417,7 +420,7 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     tile.channels = k->length;
     tile.source = source + k->begin;
     tile.prefetch = nullptr;
-    if (products.streams) {  // the next tile
+    if (products.streams && panels.begin == products.panels.begin) {  // the next tile
       tile.prefetch = source + tile.pixels * tile.source_pixel_stride + k->begin * kLineElements<T>;
     }
     tile.weight = weight + k->begin * this->panel_width_;

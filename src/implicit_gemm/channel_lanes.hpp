@@ -90,7 +90,7 @@ class ChannelLanes final : public StripGemm<T> {
 
   FusedClamp<T> fused_;
   std::int64_t pixel_elements_;  ///< of a strip's pixel
-  bool panels_together_;
+  std::int64_t panels_together_;  ///< that a tile goes through before the next one
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit
   std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
   std::vector<std::vector<Segment>> segments_;  ///< of each phase

@@ -146,7 +146,8 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
 }
 
 /// The cut whose largest part is smallest. A pixel's strips, where they are packed, cost as much as
-/// its product with a panel; fetching a panel of weights as much as its product with a tile.
+/// its product with a panel, else a quarter of that to read, and half of it where threads write to
+/// the same pixels; fetching a panel of weights as much as its product with a tile.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
@@ -161,7 +162,8 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
         const std::int64_t panels = divide_up(panels_, p);
         const std::int64_t cost =
             divide_up(problem_.groups, g) *
-            (pixels * panels + panels * tile_pixels_ + (in_place_ ? 0 : pixels));
+            (pixels * panels + panels * tile_pixels_ + (in_place_ ? pixels / 4 : pixels) +
+             (channels_last_ && p > 1 ? pixels / 2 : 0));
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
           best = {g, r, c, p};

@@ -108,6 +108,9 @@ class StripGemm : public Execution {
 
   std::int64_t strip_row_elements() const noexcept { return strip_row_elements_; }
 
+  /// Whether threads write to the same pixels.
+  bool shares_pixels() const noexcept { return parts_.panels > 1; }
+
   /// Element at which the strip of a row place and a depth offset begins.
   std::int64_t strip_at(std::int64_t depth_offset, std::int64_t row_place) const noexcept;
 
