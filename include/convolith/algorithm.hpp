@@ -20,6 +20,7 @@ struct Device;
 struct Machine {
   const KernelTable* kernels;   ///< of the ISA in use
   double flops_per_second[2];   ///< one core's FMA peak for float32 and float64, estimated
+  double cycles_per_second;     ///< of what is not bound by the width of the datapaths
   double bytes_per_second;      ///< one core's copy rate from memory, estimated
   std::size_t l1_bytes, l2_bytes, l3_bytes;
   const cuda::Device* device = nullptr;  ///< what there is in place of `kernels` and rates

@@ -119,12 +119,11 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   DepthwiseChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
       : Base(problem, machine, threads) {
     const std::int64_t lanes = table_.lanes;
-    weight_stride_ = round_up(channels_, lanes);
     zeros_ = round_up(problem.in_channels, lanes);
     std::int64_t units = 0;
     for (PhasePlan<T>& plan : plans_) {
       plan.packed_begin = zeros_begin_;
-      zeros_begin_ += plan.phase.taps() * weight_stride_;
+      zeros_begin_ += plan.phase.taps() * round_up(channels_, lanes);
       if (multiplier_ == 1 && channels_ >= lanes) plan.choose_kernel(kernels_, true);
       Tiles tiles;
       tiles.rows = strips(plan.height, plan.block_rows);
@@ -160,17 +159,22 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   std::size_t workspace_bytes() const noexcept override { return thread_bytes() * threads_; }
 
-  /// [phase][tap][channel], then a pixel of zeros.
+  /// [phase][vector of channels][tap][lane], then a pixel of zeros.
   void pack(const void* weight, void* packed) const noexcept override {
     const auto* source = static_cast<const T*>(weight);
     auto* target = static_cast<T*>(packed);
-    const std::int64_t taps = problem_.taps();
+    const std::int64_t taps = problem_.taps(), lanes = table_.lanes;
     for (const PhasePlan<T>& plan : plans_) {
-      this->for_each_tap(plan, [&](std::int64_t place, std::int64_t tap) {
-        T* row = target + plan.packed_begin + place * weight_stride_;
-        for (std::int64_t c = 0; c < channels_; ++c) row[c] = source[c * taps + tap];
-        std::fill(row + channels_, row + weight_stride_, T(0));
-      });
+      for (std::int64_t at = 0; at < channels_; at += lanes) {
+        const std::int64_t first = plan.kernel != 0 ? std::min(at, channels_ - lanes) : at;
+        const std::int64_t count = std::min(lanes, channels_ - first);
+        T* vector = target + plan.packed_begin + at * plan.phase.taps();
+        this->for_each_tap(plan, [&](std::int64_t place, std::int64_t tap) {
+          T* row = vector + place * lanes;
+          for (std::int64_t i = 0; i < count; ++i) row[i] = source[(first + i) * taps + tap];
+          std::fill(row + count, row + lanes, T(0));
+        });
+      }
     }
     std::fill(target + zeros_begin_, target + zeros_begin_ + zeros_, T(0));
   }
@@ -202,6 +206,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     std::int64_t first;  ///< destination
     int columns;
     std::int64_t blocks;
+    Range taps;          ///< of a kernel row, without those that find padding alone
   };
   struct Tiles {
     std::vector<Strip> rows;
@@ -239,10 +244,23 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
         ++result.back().blocks;
         continue;
       }
-      result.push_back({strip.first, static_cast<int>(strip.count), 1});
+      result.push_back({strip.first, static_cast<int>(strip.count), 1, taps_inside(width, strip)});
       last_inside = inside;
     }
     return result;
+  }
+
+  static Range taps_inside(const DenseAxis& width, const Strip& strip) {
+    const auto inside = [&](std::int64_t tap) {
+      for (std::int64_t k = 0; k < strip.count; ++k) {
+        if (width.source(strip.first, k * width.stride() + tap) >= 0) return true;
+      }
+      return false;
+    };
+    Range taps{0, width.taps()};
+    while (taps.begin < taps.end && !inside(taps.begin)) ++taps.begin;
+    while (taps.end > taps.begin && !inside(taps.end - 1)) --taps.end;
+    return taps;
   }
 
   std::size_t thread_bytes() const noexcept {
@@ -326,7 +344,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
       const std::int64_t plane = plan.depth.source(d, z);
       if (plane < 0) continue;
-      lists.weights[p.planes++] = z * plan.plane_taps() * weight_stride_;
+      lists.weights[p.planes++] = z * plan.plane_taps() * table_.lanes;
       for (std::int64_t i = 0; i < p.plane_rows; ++i) {
         const T* row = source_row(call, plan, sample, plane, rows.first, i);
         lists.pointers[listed] = row != nullptr ? row : call.packed + zeros_begin_;
@@ -336,7 +354,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     p.stride = static_cast<int>(plan.width.stride());
     p.output_rows = static_cast<int>(rows.count);
     p.weight = call.packed + plan.packed_begin;
-    p.weight_stride = weight_stride_;
+    p.vector_weights = plan.phase.taps() * table_.lanes;
     p.bias = call.bias;
     p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2] *
                           call.output.pixel_stride;
@@ -362,9 +380,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     b.pixels = lists.pointers;
     b.slab_weights = lists.weights;
     b.stride = static_cast<int>(plan.width.stride());
-    b.kernel_width = plan.width.taps();
     b.weight = call.packed + plan.packed_begin;
-    b.weight_stride = weight_stride_;
+    b.vector_weights = plan.phase.taps() * table_.lanes;
     b.bias = call.bias;
     b.output_column_stride = column_step * axes[2].step * call.output.pixel_stride;
     b.channel_begin = channels.begin;
@@ -376,7 +393,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
       b.blocks = blocks.blocks;
       b.source_step =
           blocks.columns * column_step * axes[2].source_step * call.source.pixel_stride;
-      b.slab_pixels = plan.width.steps(b.columns);
+      b.kernel_width = blocks.taps.end - blocks.taps.begin;
+      b.slab_pixels = plan.width.steps(b.columns) - (plan.width.taps() - b.kernel_width);
       b.slabs = 0;
       const T** pixels = lists.pointers;
       for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
@@ -386,9 +404,9 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
           const T* line = source_row(call, plan, sample, plane, row, i);
           if (line == nullptr) continue;
           lists.weights[b.slabs++] =
-              (z * plan.plane_taps() + i * plan.width.taps()) * weight_stride_;
+              (z * plan.plane_taps() + i * plan.width.taps() + blocks.taps.begin) * table_.lanes;
           for (std::int64_t j = 0; j < b.slab_pixels; ++j) {
-            const std::int64_t w = plan.width.source(blocks.first, j);
+            const std::int64_t w = plan.width.source(blocks.first, blocks.taps.begin + j);
             *pixels++ = w < 0 ? call.packed + zeros_begin_ : line + w * call.source.pixel_stride;
           }
         }
@@ -414,7 +432,6 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     }
   }
 
-  std::int64_t weight_stride_;
   std::vector<Tiles> tiles_;  ///< of each phase
   std::int64_t most_pointers_ = 0, most_slabs_ = 0, most_columns_ = 0;
   int channel_parts_ = 1, row_parts_ = 1;
@@ -678,7 +695,6 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return narrow_gradient_cost(problem, machine);
     }
-    const bool wide = problem.dtype == DType::float64;
     const int lanes = lanes_of(problem.dtype, machine);
     const std::int64_t pixels =
         is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
@@ -691,11 +707,11 @@ class DepthwiseAlgorithm final : public Algorithm {
     constexpr double kForkJoin = 1e-6;
     // Packed rows cost more than pixels whose channels touch, steps of 3 and more a load for each
     // lane, several outputs of a channel a pass each.
-    double share_of_peak = problem.layout == Layout::channels_last ? 0.5 : 0.3;
-    if (problem.windows[2].stride > 2) share_of_peak *= 0.2;
-    if (problem.out_channels_per_group() > 1) share_of_peak *= 0.5;
+    double multiply_adds = problem.layout == Layout::channels_last ? 1 : 0.6;  // a cycle
+    if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
+    if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
     return std::max(
-               problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
+               problem.flops() / (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
                bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }

@@ -665,9 +665,9 @@ class GroupedAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size());
     constexpr double kForkJoin = 1e-6;
-    constexpr double kShareOfPeak = 0.9;
+    const double share_of_peak = problem.layout == Layout::channels_last ? 0.9 : 0.75;
     return std::max(
-               problem.flops() / (machine.flops_per_second[wide] * kShareOfPeak * filled),
+               problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
                bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }

@@ -31,7 +31,12 @@ struct LaneCosts {
 /// leave multiply-adds waiting for one another. Both pay for packing with a share of the output
 /// channels, the smaller the more taps read what is packed. The constants were fitted to the layers
 /// of MobileNet-v2 and ResNet-50.
-LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
+LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
+  const int lanes = lanes_of(problem.dtype, machine);
+  // What a sum costs besides is counted for two multiply-adds a cycle.
+  const double multiply_adds =
+      machine.flops_per_second[problem.dtype == DType::float64] / (2.0 * lanes);
+  const double per_sum = multiply_adds / (2 * machine.cycles_per_second);
   const auto filled = [&](std::int64_t extent) {
     return static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
   };
@@ -39,7 +44,8 @@ LaneCosts lane_costs(const ConvProblem& problem, int lanes) {
   const bool transposes = problem.layout == Layout::channels_first;
   const std::int64_t channels =
       adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
-  const auto sum = static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem)));
+  const double sum =
+      static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem))) / per_sum;
   const auto rows = static_cast<double>(channels);
   double reads = static_cast<double>(problem.taps());
   for (const Window& w : problem.windows) reads /= static_cast<double>(w.stride);
@@ -111,7 +117,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
       return weight_gradient_cost(problem, machine);
     }
     const bool wide = problem.dtype == DType::float64;
-    const LaneCosts costs = lane_costs(problem, lanes_of(problem.dtype, machine));
+    const LaneCosts costs = lane_costs(problem, machine);
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
@@ -136,7 +142,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_weight_gradient(problem, machine, threads);
     }
-    const LaneCosts costs = lane_costs(problem, lanes_of(problem.dtype, machine));
+    const LaneCosts costs = lane_costs(problem, machine);
     if (costs.pixels < costs.channels) return make_typed<PixelLanes>(problem, machine, threads);
     return make_typed<ChannelLanes>(problem, machine, threads);
   }

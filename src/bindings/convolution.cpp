@@ -37,7 +37,7 @@ py::dict tolerance_dict(const Tolerance& tolerance) {
 
 const char* choose_for(const ConvProblem& problem, const std::string& isa, std::size_t l1_bytes,
                        std::size_t l2_bytes, std::size_t l3_bytes, const std::string& numerics) {
-  Machine machine = describe_machine(compiled_isa(isa));
+  Machine machine = nominal_machine(compiled_isa(isa));
   machine.l1_bytes = l1_bytes;
   machine.l2_bytes = l2_bytes;
   machine.l3_bytes = l3_bytes;

@@ -148,8 +148,9 @@ std::int64_t FftDimensions::block_pairs(const FftTiling& t) const noexcept {
 }
 
 double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const noexcept {
-  const double vector_rate =
+  const double multiply_add_rate =
       machine.flops_per_second[element_bytes == 8] / (2.0 * static_cast<double>(lanes));
+  const double vector_rate = 2 * machine.cycles_per_second;
   const auto real = [](std::int64_t count) { return static_cast<double>(count); };
   const double line_x = line_cost(t.x), line_y = line_cost(t.y);
   const double points = static_cast<double>(t.x.n) * t.y.n;
@@ -177,7 +178,7 @@ double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const 
   const double weights = blocks * real(packed_elements(t) * element_bytes);
   const double spectra = real(pairs(t) * pair_elements(t) * element_bytes);
   const bool from_memory = real(packed_elements(t) * element_bytes) > 0.8 * real(machine.l3_bytes);
-  return (1.5 * transforms + 1.15 * products) / vector_rate +
+  return 1.5 * transforms / vector_rate + 1.15 * products / multiply_add_rate +
          (weights / (from_memory ? 2 : 2.8) + spectra / 2.5) / machine.bytes_per_second;
 }
 

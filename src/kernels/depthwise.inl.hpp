@@ -28,11 +28,12 @@ struct Rolling {
     /// Adds column kColumn of a step's inputs. sum[l] is of the output that began l steps ago.
     template <int kColumn>
     CONVOLITH_INLINE static void add(const DepthwiseRoll<T>& p, std::int64_t column,
-                                     std::int64_t c, Vec<T> (&sum)[kLive][kRows]) {
+                                     std::int64_t c, const T* weights,
+                                     Vec<T> (&sum)[kLive][kRows]) {
       if (p.columns[column] < 0) return;
       for (std::int64_t plane = 0; plane < p.planes; ++plane) {
         const std::int64_t first = plane * p.plane_rows;
-        const T* weight = p.weight + p.plane_weights[plane] + c;
+        const T* weight = weights + p.plane_weights[plane];
         Vec<T> x[kInRows];
         CONVOLITH_UNROLL(32)
         for (int i = 0; i < kInRows; ++i) {
@@ -44,7 +45,8 @@ struct Rolling {
           for (int l = 0; l < kLive; ++l) {
             const int tap = l * kStride + kColumn;
             if (tap >= kKernel) continue;
-            const Vec<T> w = load(weight + (tap_row * kKernel + tap) * p.weight_stride);
+            Vec<T> w = load(weight + (tap_row * kKernel + tap) * kLanes<T>);
+            keep(w);
             CONVOLITH_UNROLL(8)
             for (int r = 0; r < kRows; ++r) {
               sum[l][r] = multiply_add(x[r * kStride + tap_row], w, sum[l][r]);
@@ -58,6 +60,7 @@ struct Rolling {
       for (std::int64_t at = p.channel_begin; at < p.channel_end; at += kLanes<T>) {
         // The last vector overlaps the one before.
         const std::int64_t c = at + kLanes<T> <= p.channel_end ? at : p.channel_end - kLanes<T>;
+        const T* weights = p.weight + at / kLanes<T> * p.vector_weights;
         const Vec<T> bias = p.bias != nullptr ? load(p.bias + c) : zero<T>();
         Vec<T> sum[kLive][kRows];
         CONVOLITH_UNROLL(8)
@@ -68,8 +71,8 @@ struct Rolling {
         T* output = p.output + c - (kLive - 1) * p.output_column_stride;
         std::int64_t column = p.first_column;
         for (std::int64_t step = 1 - kLive; step < p.output_columns; ++step) {
-          add<0>(p, column, c, sum);
-          if constexpr (kStride == 2) add<1>(p, column + 1, c, sum);
+          add<0>(p, column, c, weights, sum);
+          if constexpr (kStride == 2) add<1>(p, column + 1, c, weights, sum);
           column += kStride;
           if (step >= 0) {
             CONVOLITH_UNROLL(8)
@@ -140,7 +143,7 @@ struct AnyBlocks {
     } else {
       Vec<T> w[kTaps];
       CONVOLITH_UNROLL(4)
-      for (int t = 0; t < kTaps; ++t) w[t] = load(weight + t * b.weight_stride);
+      for (int t = 0; t < kTaps; ++t) w[t] = load(weight + t * kLanes<T>);
       CONVOLITH_UNROLL(16)
       for (int j = 0; j < kColumns + kTaps - 1; ++j) {
         const Vec<T> x = read(pixels[j] + offset);
@@ -159,10 +162,11 @@ struct AnyBlocks {
     const Vec<T> bias = b.bias != nullptr ? load_upto(b.bias + c, lanes) : zero<T>();
     for (int k = 0; k < kColumns; ++k) sum[k] = bias;
     const std::int64_t piece_taps = b.stride == 1 ? Load::kPiece : 1;
+    const T* weights = b.weight + c / kLanes<T> * b.vector_weights;
     std::int64_t chain = 0;
     for (std::int64_t slab = 0; slab < b.slabs; ++slab) {
       const T* const* pixels = b.pixels + slab * b.slab_pixels;
-      const T* weight = b.weight + b.slab_weights[slab] + c;
+      const T* weight = weights + b.slab_weights[slab];
       for (std::int64_t t = 0; t < b.kernel_width;) {
         if (chain + Load::kPiece > kMaxChain) {
           for (int k = 0; k < kColumns; ++k) {
@@ -171,7 +175,7 @@ struct AnyBlocks {
           }
           chain = 0;
         }
-        const T* w = weight + t * b.weight_stride;
+        const T* w = weight + t * kLanes<T>;
         const std::int64_t left = b.kernel_width - t;
         const std::int64_t taps = left < piece_taps ? left : piece_taps;
         if constexpr (Load::kPiece > 1) {

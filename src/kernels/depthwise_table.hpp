@@ -28,8 +28,8 @@ struct DepthwiseRoll {
   int stride;                         ///< 1 or 2, of rows and columns
   int output_rows;
   std::int64_t output_columns;
-  const T* weight;  ///< [tap][channel]
-  std::int64_t weight_stride;
+  const T* weight;  ///< [vector][tap][lane]; the last vector is of the last channels
+  std::int64_t vector_weights;
   const T* bias;  ///< null: none
   T* output;
   std::int64_t output_row_stride, output_column_stride;
@@ -46,12 +46,12 @@ struct DepthwiseBlocks {
   const std::int64_t* slab_weights;  ///< offsets of the slabs' weights
   std::int64_t slabs;
   int stride;                        ///< between the first columns of neighbouring outputs
-  std::int64_t kernel_width;
+  std::int64_t kernel_width;         ///< taps of a slab
   int columns;                       ///< outputs of a block
   std::int64_t blocks;
   std::int64_t source_step;          ///< between the inputs of neighbouring blocks
-  const T* weight;                   ///< [tap][channel of the output]
-  std::int64_t weight_stride;
+  const T* weight;                   ///< [vector of output channels][tap][lane]
+  std::int64_t vector_weights;
   const T* bias;                     ///< null: none
   T* output;
   std::int64_t output_column_stride;

@@ -126,55 +126,6 @@ void gemm_offsets_tile(int rows, int columns, std::int64_t k, const T* a, const 
                                                              c_row_stride, accumulate);
 }
 
-/// The same with a row of A contiguous, as pixels lie in channels_last.
-template <class T, int kRows, int kVectors>
-void gemm_rows_tile_of(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b, T* c,
-                       std::int64_t c_row_stride, int columns, bool accumulate) {
-  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
-  constexpr int kAhead = 96 * kTileColumns<T>;  // panels follow one another, from as far as memory
-  Vec<T> sum[kRows][kVectors] = {};
-  RowPointers<T, kRows> rows(a, a_row_stride);
-  CONVOLITH_UNROLL(4)
-  for (std::int64_t p = 0; p < k; ++p) {
-    Vec<T> column[kVectors];
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * kLanes<T>);
-    CONVOLITH_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) {
-      const Vec<T> row = broadcast(rows.at(r));
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
-    }
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(b + kAhead + v * kLanes<T>);
-    rows.advance();
-    b += kTileColumns<T>;
-  }
-  store_tile<T, kRows, kVectors>(sum, c, c_row_stride, columns, accumulate);
-}
-
-template <class T>
-struct GemmRowsTile {
-  template <int kRows>
-  struct Rows {
-    static void run(int columns, std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b,
-                    T* c, std::int64_t c_row_stride, bool accumulate) {
-      if (columns > kLanes<T>) {
-        gemm_rows_tile_of<T, kRows, 2>(k, a, a_row_stride, b, c, c_row_stride, columns, accumulate);
-      } else {
-        gemm_rows_tile_of<T, kRows, 1>(k, a, a_row_stride, b, c, c_row_stride, columns, accumulate);
-      }
-    }
-  };
-};
-
-template <class T>
-void gemm_rows_tile(int rows, int columns, std::int64_t k, const T* a, std::int64_t a_row_stride,
-                    const T* b, T* c, std::int64_t c_row_stride, bool accumulate) {
-  ForRows<GemmRowsTile<T>::template Rows, kTileRows>::run(rows, columns, k, a, a_row_stride, b, c,
-                                                          c_row_stride, accumulate);
-}
-
 template <class T, int kRows, int kColumns>
 void dot_tile(std::int64_t k, const T* a, std::int64_t a_row_stride, const T* b,
               std::int64_t b_column_stride, T* c, std::int64_t c_row_stride, bool accumulate) {

@@ -144,11 +144,6 @@ struct Kernels {
   void (*gemm_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b, T* c,
                     std::int64_t c_row_stride, bool accumulate);
 
-  /// The same with rows of A that are contiguous: a[row * a_row_stride + k].
-  void (*gemm_rows_tile)(int rows, int columns, std::int64_t k, const T* a,
-                         std::int64_t a_row_stride, const T* b, T* c, std::int64_t c_row_stride,
-                         bool accumulate);
-
   /// Lanes are output pixels, read where they lie. pixel_shape is that of the next tile where so
   /// many columns are left; at most interleaved_channels channels can be interleaved.
   PixelShape (*pixel_shape)(int channels, std::int64_t columns);

@@ -31,6 +31,22 @@ struct WinogradWeight {
   std::int64_t frequency_stride;
 };
 
+/// products[tile][column] (+)= sum over terms of tiles[tile][term] * weight[term][column], for a
+/// register tile of `rows` tiles.
+template <class T>
+struct WinogradProduct {
+  int rows, columns;  ///< tile_rows and tile_columns at most
+  std::int64_t terms;
+  const T* tiles;
+  std::int64_t tile_stride;
+  const T* weight;  ///< panel [term][tile_columns]
+  T* products;
+  std::int64_t product_stride;
+  bool accumulate;
+  const T* ahead;  ///< weights that are wanted in L2 next, `ahead_step` of them with each term
+  std::int64_t ahead_step;
+};
+
 /// output = (A^T products A) + bias, limited to [least, greatest], for tiles that lie evenly apart.
 template <class T>
 struct WinogradOutput {
@@ -64,6 +80,7 @@ template <class T>
 struct WinogradKernels {
   WinogradForm<T> square[kWinogradSizeCount];
   WinogradForm<T> line[kWinogradSizeCount];
+  void (*product)(const WinogradProduct<T>& product);
 
   /// maps[channel * channel_stride + pixel] = strip[pixel][lane], channel and lane being one.
   void (*store_strip)(const T* strip, int pixels, int channels, T* maps,

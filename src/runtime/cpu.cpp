@@ -2,6 +2,11 @@
 
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -65,9 +70,31 @@ const CacheSizes& cache_sizes() {
     ask(_SC_LEVEL2_CACHE_SIZE, result.l2);
     ask(_SC_LEVEL3_CACHE_SIZE, result.l3);
 #endif
+    // Of an L3 that comes in several slices, sysconf may name the sum.
+    if (std::FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+      std::size_t kibibytes = 0;
+      if (std::fscanf(file, "%zuK", &kibibytes) == 1 && kibibytes > 0) result.l3 = kibibytes << 10;
+      std::fclose(file);
+    }
     return result;
   }();
   return sizes;
+}
+
+/// Vectors of 64 bytes go in two halves through the datapaths of AMD's family 19h (Zen 4), "Software
+/// Optimization Guide for the AMD Zen4 Microarchitecture", 2.11.
+bool halves_wide_vectors() noexcept {
+  static const bool halves = [] {
+#if defined(__x86_64__)
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (__builtin_cpu_is("amd") == 0 || __get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return false;
+    const unsigned family = ((eax >> 8) & 0xF) + ((eax >> 20) & 0xFF);
+    return family == 0x19;
+#else
+    return false;
+#endif
+  }();
+  return halves;
 }
 
 }  // namespace
@@ -131,15 +158,24 @@ const KernelTable& isa_in_use() {
   return chosen;
 }
 
-Machine describe_machine(const KernelTable& isa) {
-  // Nominal rates: two vector FMAs a cycle at 3 GHz, and one core's share of memory. Costs are
-  // compared with one another only, and must not vary from run to run.
+Machine nominal_machine(const KernelTable& isa) {
+  // Two vector FMAs a cycle at 3 GHz, and one core's share of memory. Costs are compared with one
+  // another only, and must not vary from run to run.
   constexpr double kCyclesPerSecond = 3e9;
   Machine machine{};
   machine.kernels = &isa;
   machine.flops_per_second[0] = kCyclesPerSecond * 2 * 2 * isa.float32.lanes;
   machine.flops_per_second[1] = kCyclesPerSecond * 2 * 2 * isa.float64.lanes;
+  machine.cycles_per_second = kCyclesPerSecond;
   machine.bytes_per_second = 12e9;
+  return machine;
+}
+
+Machine describe_machine(const KernelTable& isa) {
+  Machine machine = nominal_machine(isa);
+  if (isa.vector_bytes == 64 && halves_wide_vectors()) {
+    for (double& rate : machine.flops_per_second) rate /= 2;
+  }
   machine.l1_bytes = cache_sizes().l1;
   machine.l2_bytes = cache_sizes().l2;
   machine.l3_bytes = cache_sizes().l3;

@@ -23,6 +23,9 @@ const KernelTable& compiled_isa(std::string_view name);
 /// The ISA in use: CONVOLITH_ISA if set (InvalidArgument if it cannot be used), else the best.
 const KernelTable& isa_in_use();
 
+/// Rates of a machine whose datapaths are as wide as the ISA's vectors; no caches.
+Machine nominal_machine(const KernelTable& isa);
+
 /// Cache sizes and nominal rates of this machine, for kernels of the given ISA.
 Machine describe_machine(const KernelTable& isa);
 

@@ -242,7 +242,8 @@ class WinogradExecution final : public Execution {
     const std::int64_t weights =
         frequencies_ * terms_ * panels_ * kernels_.tile_columns;
     const std::int64_t private_blocks = divide_up(tiles_, rows);
-    shared_ = private_blocks * problem_.groups < threads_ || (few_tiles_ && problem_.groups == 1) ||
+    shared_ = private_blocks * problem_.groups < threads_ ||
+              (few_tiles_ && problem_.groups == 1 && weights > frequencies_ * tiles_ * row_) ||
               weights > static_cast<std::int64_t>(kMostSharedBytes / sizeof(T));
     if (shared_) {
       block_tiles_ = std::min(2 * rows, fitting(kMostSharedBytes, frequencies_ * row_));
@@ -256,17 +257,31 @@ class WinogradExecution final : public Execution {
       }
     }
     block_tiles_ = divide_up(tiles_, blocks_);
-    group_panels_ = std::min(panels_, fitting(machine.l2_bytes / 2, frequencies_ * block_tiles_ *
-                                                                        kernels_.tile_columns));
+    const std::int64_t most_panels =
+        std::min(panels_, fitting(machine.l2_bytes / 2,
+                                  frequencies_ * block_tiles_ * kernels_.tile_columns));
+    group_panels_ = most_panels;
+    if (shared_) balance(most_panels);
     panel_groups_ = divide_up(panels_, group_panels_);
-    if (shared_) panel_groups_ = std::min(panels_, round_up(panel_groups_, threads_));
     group_panels_ = divide_up(panels_, panel_groups_);
-    panel_groups_ = divide_up(panels_, group_panels_);
-    // Threads beyond the groups of panels share the tiles of a block. Fewer rows than these wait
-    // for their multiply-adds.
-    constexpr std::int64_t kFewestRows = 4;
-    block_parts_ = std::clamp<std::int64_t>(threads_ / panel_groups_, 1,
-                                            divide_up(block_tiles_, kFewestRows));
+  }
+
+  /// As many panels in a group, `most` at most, and parts of a block that the largest share of a
+  /// thread is smallest. A product of a few tiles takes as long as it takes to fetch the weights.
+  void balance(std::int64_t most) noexcept {
+    constexpr std::int64_t kFewestRows = 8;
+    std::int64_t least = -1;
+    for (std::int64_t parts = 1; parts <= divide_up(block_tiles_, kFewestRows); ++parts) {
+      const std::int64_t rows = std::max(divide_up(block_tiles_, parts), kFewestRows);
+      for (std::int64_t panels = most; panels > 0; --panels) {
+        const std::int64_t jobs = divide_up(panels_, panels) * parts;
+        const std::int64_t share = divide_up(jobs, threads_) * panels * rows;
+        if (least >= 0 && share >= least) continue;
+        least = share;
+        group_panels_ = panels;
+        block_parts_ = parts;
+      }
+    }
   }
 
   Range block(std::int64_t index) const noexcept {
@@ -613,42 +628,58 @@ class WinogradExecution final : public Execution {
           transform_weights(call.weight, group, first_panel + panel, terms, scratch.weights,
                             chunk_stride_);
           for (std::int64_t f = 0; f < frequencies_; ++f) {
-            multiply_panel(f, terms, first_panel, panel, count, sources,
-                           scratch.weights + f * chunk_stride_, scratch.products);
+            const T* weights = scratch.weights + f * chunk_stride_;
+            multiply_panel(f, terms, first_panel, panel, count, sources, weights,
+                           weights + chunk_stride_, scratch.products);
           }
         }
       }
       return;
     }
-    const T* weights = call.packed +
-                       (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+    // Weights may come from memory: those of a product are fetched during the one before.
+    const T* packed = call.packed +
+                      (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+    const auto weights_of = [&](std::int64_t f, std::int64_t term, std::int64_t panel) {
+      return packed + f * weight_stride_ + (panel * terms_ + term) * columns;
+    };
     for (std::int64_t f = 0; f < frequencies_; ++f) {
       for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
         const Range terms{term, std::min(terms_, term + term_chunk_)};
         for (std::int64_t panel = 0; panel < panels; ++panel) {
-          multiply_panel(f, terms, first_panel, panel, count, sources,
-                         weights + f * weight_stride_ + (panel * terms_ + term) * columns,
-                         scratch.products);
+          const T* next = panel + 1 < panels    ? weights_of(f, term, panel + 1)
+                          : terms.end < terms_ ? weights_of(f, terms.end, 0)
+                                               : weights_of(f + 1, 0, 0);
+          multiply_panel(f, terms, first_panel, panel, count, sources, weights_of(f, term, panel),
+                         next, scratch.products);
         }
       }
     }
   }
 
-  /// Adds some terms of one frequency to the products of a panel, number `panel` of its group.
+  /// Adds some terms of one frequency to the products of a panel, number `panel` of its group;
+  /// fetches as many of the weights that are `next`.
   void multiply_panel(std::int64_t f, const Range& terms, std::int64_t first_panel,
                       std::int64_t panel, std::int64_t count, const T* sources, const T* weights,
-                      T* products) const noexcept {
+                      const T* next, T* products) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
-    const auto valid =
+    WinogradProduct<T> product{};
+    product.columns =
         static_cast<int>(std::min(columns, geometry_.produced - (first_panel + panel) * columns));
+    product.terms = terms.end - terms.begin;
+    product.tile_stride = row_;
+    product.weight = weights;
+    product.product_stride = product_row_;
+    product.accumulate = terms.begin > 0;
+    product.ahead_step = divide_up(columns, row_tiles);
     for (int tile = 0; tile < row_tiles; ++tile) {
       const Range rows = Range::share(count, tile, row_tiles);
-      kernels_.gemm_rows_tile(
-          static_cast<int>(rows.end - rows.begin), valid, terms.end - terms.begin,
-          sources + f * source_stride_ + rows.begin * row_ + terms.begin, row_, weights,
-          products + f * product_stride_ + rows.begin * product_row_ + panel * columns,
-          product_row_, terms.begin > 0);
+      product.rows = static_cast<int>(rows.end - rows.begin);
+      product.tiles = sources + f * source_stride_ + rows.begin * row_ + terms.begin;
+      product.products =
+          products + f * product_stride_ + rows.begin * product_row_ + panel * columns;
+      product.ahead = next + tile * product.terms * product.ahead_step;
+      kernels_.winograd->product(product);
     }
   }
 
@@ -774,7 +805,7 @@ class WinogradExecution final : public Execution {
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
   bool few_tiles_;
   std::int64_t panels_, group_panels_, panel_groups_;
-  std::int64_t block_tiles_, blocks_, block_parts_;
+  std::int64_t block_tiles_, blocks_, block_parts_ = 1;
   bool shared_;  ///< all threads work on one block, each on panels of its own
   std::int64_t weight_stride_, chunk_stride_, source_stride_, product_stride_, product_row_;
   std::int64_t most_run_ = 0, strip_elements_ = 0, output_strip_elements_ = 0;

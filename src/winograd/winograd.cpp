@@ -34,39 +34,45 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   const std::int64_t tile_rows =
       wide ? machine.kernels->float64.tile_rows : machine.kernels->float32.tile_rows;
   const auto bytes = static_cast<double>(size_of(problem.dtype));
-  const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
+  const double cycle = 1 / machine.cycles_per_second;
   const auto groups = static_cast<double>(problem.groups);
   const auto frequencies = static_cast<double>(geometry.frequencies());
   const std::int64_t all_tiles = std::max<std::int64_t>(1, problem.batch) * geometry.tiles();
   const auto tiles = static_cast<double>(all_tiles);
-  const auto terms = static_cast<double>(geometry.reduced * geometry.reduced_taps);
+  const auto terms = static_cast<double>(
+      geometry.reduced_taps == 1 ? geometry.reduced
+                                 : geometry.reduced_taps * round_up(geometry.reduced, lanes));
   const auto panels = static_cast<double>(divide_up(geometry.produced, 2 * lanes));
   const auto produced = static_cast<double>(round_up(geometry.produced, lanes));
 
-  // Products: fewer than four rows wait for their multiply-adds; each register tile is stored.
-  constexpr double kEfficiency = 0.85, kTileCycles = 60;
+  // Products: fewer than four rows wait for their multiply-adds; each register tile is stored. The
+  // constants here were fitted to the layers of the classic networks.
+  constexpr double kEfficiency = 0.95, kTileCycles = 30;
   const double filled = std::min(1.0, tiles / 4);
-  double products = frequencies * tiles * terms * produced / static_cast<double>(lanes) / 2 *
-                        cycle / (kEfficiency * filled) +
+  double products = 2 * frequencies * tiles * terms * produced /
+                        (kEfficiency * filled * machine.flops_per_second[wide]) +
                     frequencies * panels * std::ceil(tiles / static_cast<double>(tile_rows)) *
                         static_cast<double>(geometry.reduced_taps) * kTileCycles * cycle;
-  // Weights stream past every block of tiles, beside the multiply-adds.
+  // Weights stream past every block of tiles: from L3 almost unnoticed, from memory beside the
+  // multiply-adds.
   const double weights = frequencies * terms * panels * 2 * static_cast<double>(lanes) * bytes;
-  const double blocks = std::ceil(tiles / static_cast<double>(4 * tile_rows));
+  const double blocks = geometry.few_tiles(problem.batch, static_cast<int>(tile_rows))
+                            ? 1
+                            : std::ceil(tiles / static_cast<double>(4 * tile_rows));
   constexpr double kCoreCache = 32 << 20;  // of an L3 that may serve many cores
-  const double rate = (weights > kCoreCache ? 1.5 : 4) * machine.bytes_per_second;
-  products = std::max(products, blocks * weights / rate);
+  products = weights > kCoreCache
+                 ? std::max(products, blocks * weights / (1.5 * machine.bytes_per_second))
+                 : products + blocks * weights / (10 * machine.bytes_per_second);
 
   // Transforms, a vector of channels of a tile: loads, stores, their misses, and the transposition
   // of channels_first.
   const auto inputs = static_cast<double>(geometry.column().tile_inputs);
   const double rows = geometry.square() ? inputs : 1;
   const double output_rows = geometry.square() ? outputs_ : 1;
-  double source_cycles = 6 * frequencies, output_cycles = 4 * frequencies;
+  double source_cycles = 0.55 * inputs * frequencies, output_cycles = 0.1 * inputs * inputs * frequencies;
   if (problem.layout == Layout::channels_first) {
-    constexpr double kTransposition = 120;
-    source_cycles += kTransposition * rows * outputs_ / static_cast<double>(lanes);
-    output_cycles += kTransposition * output_rows * outputs_ / static_cast<double>(lanes);
+    source_cycles += 200 * rows * outputs_ / static_cast<double>(lanes);
+    output_cycles += 65 * output_rows * outputs_ / static_cast<double>(lanes);
   }
   const double transforms =
       tiles * cycle *
@@ -75,7 +81,8 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
        produced / static_cast<double>(lanes) * output_cycles);
   const double maps_bytes = static_cast<double>(problem.x_size() + problem.y_size()) * bytes;
   constexpr double kForkJoin = 1e-5;
-  return groups * (products + transforms) + maps_bytes / machine.bytes_per_second + kForkJoin;
+  return groups * (products + transforms) + 0.75 * maps_bytes / machine.bytes_per_second +
+         kForkJoin;
 }
 
 double Winograd::packing_cost(const ConvProblem& problem, const Machine& machine) const {

@@ -105,6 +105,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/algorithms/depthwise.cpp": (
         (
+            "while (taps.begin < taps.end && «!inside(taps.begin)») ++taps.begin;",
+            "(!inside(taps.begin) || taps.begin == 0)",
+            "the first tap of a kernel row is left out",
+        ),
+        (
+            "const std::int64_t first = plan.kernel != 0 ? «std::min(at, channels_ - lanes)» : at;",
+            "at",
+            "the last channels get weights of others",
+        ),
+        (
             "channel_part + 1 == channel_parts_ ? «channels_» : vectors.end * lanes};",
             "vectors.end * lanes",
             "channels behind the last whole vector are left out",

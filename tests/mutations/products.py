@@ -48,11 +48,6 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "rows of B anywhere: reads beyond the last row",
         ),
         (
-            "if («columns > kLanes<T>») { gemm_rows_tile_of<T, kRows, 2>",
-            "columns > kLanes<T> + 1",
-            "rows of A together: one column beyond a vector is left out",
-        ),
-        (
             "if («valid == kTileColumns<T> && width == kTileColumns<T>») {",
             "width == kTileColumns<T>",
             "a panel in part is copied as a whole one",

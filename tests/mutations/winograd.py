@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "src/kernels/winograd_product.inl.hpp": (
+        (
+            "if («in.columns > kLanes<T>») {",
+            "in.columns > kLanes<T> + 1",
+            "one column beyond a vector is left out",
+        ),
+        (
+            "for (std::int64_t p = 0; «p < in.terms»; ++p) {",
+            "p < in.terms - 1",
+            "the last product of a sum is left out",
+        ),
+    ),
     "src/kernels/winograd.inl.hpp": (
         (
             "const auto rest = «static_cast<int>(in.channels - whole)»;",
