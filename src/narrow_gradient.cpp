@@ -445,19 +445,18 @@ std::string narrow_gradient_refusal(const ConvProblem& problem) {
 }
 
 double narrow_gradient_cost(const ConvProblem& problem, const Machine& machine) {
-  const bool wide = problem.dtype == DType::float64;
   const std::int64_t lanes = lanes_of(problem.dtype, machine);
   const auto filled = static_cast<double>(problem.in_channels) /
                       static_cast<double>(round_up(problem.in_channels, lanes));
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const auto elements = static_cast<double>(problem.x_size() + problem.y_size());
-  const double efficiency = problem.in_channels_per_group() == 1 ? 0.5 : 0.35;
-  double seconds = problem.flops() / (machine.flops_per_second[wide] * efficiency * filled) +
+  const double multiply_adds = problem.in_channels_per_group() == 1 ? 1.0 : 0.7;  // a cycle
+  double seconds = problem.flops() / (2 * static_cast<double>(lanes) * machine.cycles_per_second *
+                                      multiply_adds * filled) +
                    bytes * elements / (2 * machine.bytes_per_second);
   if (problem.layout == Layout::channels_first) {
     constexpr double kTransposition = 0.6;  // cycles of a lane
-    seconds += elements * kTransposition * 4 * static_cast<double>(lanes) / 16 /
-               machine.flops_per_second[wide] * 16;
+    seconds += elements * kTransposition / machine.cycles_per_second;
   }
   constexpr double kCall = 3e-6;
   return seconds + kCall;

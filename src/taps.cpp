@@ -221,4 +221,16 @@ std::int64_t Gather::list_taps(std::int64_t row, const Run& run, const TapStride
   return count;
 }
 
+double share_inside(const Window& window) noexcept {
+  const auto outputs = static_cast<double>(window.output);
+  const auto stride = static_cast<double>(window.stride);
+  double inside = 0;
+  for (std::int64_t t = 0; t < window.kernel; ++t) {
+    const auto offset = static_cast<double>(t * window.dilation - window.before);
+    const double end = std::min(outputs, (static_cast<double>(window.input) - offset) / stride);
+    inside += std::max(0.0, end - std::max(0.0, -offset / stride));
+  }
+  return inside / (outputs * static_cast<double>(window.kernel));
+}
+
 }  // namespace convolith

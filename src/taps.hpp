@@ -119,4 +119,7 @@ class Gather {
   std::int64_t kernel_height_, kernel_width_;
 };
 
+/// The share of an axis' taps, over its destinations, that find no padding; about.
+double share_inside(const Window& window) noexcept;
+
 }  // namespace convolith

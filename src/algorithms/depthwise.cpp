@@ -18,6 +18,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "stride_two/stride_two.hpp"
+#include "taps.hpp"
 #include "tolerance.hpp"
 #include "typed_execution.hpp"
 
@@ -710,8 +711,15 @@ class DepthwiseAlgorithm final : public Algorithm {
     double multiply_adds = problem.layout == Layout::channels_last ? 1 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
     if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
+    // Rows of taps that find padding alone are left out; of columns, those under a whole block.
+    double share = 1;
+    if (problem.padding_mode == PaddingMode::zeros) {
+      share = share_inside(problem.windows[0]) * share_inside(problem.windows[1]) *
+              (1 + share_inside(problem.windows[2])) / 2;
+    }
     return std::max(
-               problem.flops() / (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
+               problem.flops() * share /
+                   (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
                bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }

@@ -423,7 +423,12 @@ class Direct final : public Algorithm {
       extent = problem.out_channels;
       efficiency = 0.2;  // two loads for each multiply-add
     }
-    if (problem.direction == Direction::backward_weight) efficiency *= 0.5;
+    double sum_cycles = 0;
+    if (problem.direction == Direction::backward_weight) {
+      efficiency *= 0.5;
+      constexpr double kVectorCycles = 30;  // sums are read and written for every run of pixels
+      sum_cycles = kVectorCycles * static_cast<double>(problem.weight_size()) / lanes;
+    }
     efficiency *= static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
     // Weights that outgrow L2 are streamed again for every row of output.
     const double weight_bytes =
@@ -435,6 +440,7 @@ class Direct final : public Algorithm {
     const double maps_bytes = static_cast<double>(problem.x_size() + problem.y_size()) *
                               static_cast<double>(size_of(problem.dtype));
     return problem.flops() / (machine.flops_per_second[wide] * efficiency) +
+           sum_cycles / machine.cycles_per_second +
            (streamed / 4 + maps_bytes) / machine.bytes_per_second;
   }
 

@@ -15,6 +15,7 @@
 #include "implicit_gemm/weight_gradient.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
+#include "taps.hpp"
 #include "tolerance.hpp"
 #include "typed_execution.hpp"
 
@@ -60,19 +61,6 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
                      12 / sum + (transposes ? 0 : 8 * packed + 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
-}
-
-/// The share of an axis' taps, over its destinations, that find no padding; about.
-double share_inside(const Window& window) {
-  const auto outputs = static_cast<double>(window.output);
-  const auto stride = static_cast<double>(window.stride);
-  double inside = 0;
-  for (std::int64_t t = 0; t < window.kernel; ++t) {
-    const auto offset = static_cast<double>(t * window.dilation - window.before);
-    const double end = std::min(outputs, (static_cast<double>(window.input) - offset) / stride);
-    inside += std::max(0.0, end - std::max(0.0, -offset / stride));
-  }
-  return inside / (outputs * static_cast<double>(window.kernel));
 }
 
 /// The share of the products that is computed: those of kernel rows and planes that lie in padding

@@ -552,8 +552,9 @@ std::string weight_gradient_refusal(const ConvProblem& problem) {
 double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) {
   const bool wide = problem.dtype == DType::float64;
   const int lanes = lanes_of(problem.dtype, machine);
-  const double cycles = pixels_as_lanes(problem, lanes) ? pixel_gradient_cycles(problem, lanes)
-                                                        : Shape(problem, lanes).cycles;
+  const bool by_pixels = pixels_as_lanes(problem, lanes);
+  const double cycles =
+      by_pixels ? pixel_gradient_cycles(problem, lanes) : Shape(problem, lanes).cycles;
   const auto pixels = static_cast<double>(problem.batch * problem.output_pixels());
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *
@@ -567,7 +568,10 @@ double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) 
   const double moved = bytes * (pieces * static_cast<double>(problem.x_size() + problem.y_size()) +
                                 3 * static_cast<double>(problem.weight_size()));
   constexpr double kCall = 2e-6, kGroup = 4e-6;
-  return products / (machine.flops_per_second[wide] * 0.9) +
+  constexpr double kLine = 1.5e-7;  // of pixels as lanes
+  const auto lines = static_cast<double>(problem.batch * problem.groups *
+                                         problem.windows[0].output * problem.windows[1].output);
+  return products / (machine.flops_per_second[wide] * 0.9) + (by_pixels ? lines * kLine : 0) +
          static_cast<double>(problem.groups) * kGroup + moved / (2 * machine.bytes_per_second) +
          kCall;
 }

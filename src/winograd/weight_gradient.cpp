@@ -167,7 +167,7 @@ class WinogradWeightGradientExecution final : public Execution {
 
     constexpr std::int64_t kMostSumBytes = 32 << 20, kSingleBytes = 40 << 20;
     constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 4 << 20, kSumBytes = 16 << 20;
-    constexpr std::int64_t kFewestTiles = 32, kTilesOfPart = 98, kMostParts = 8;
+    constexpr std::int64_t kFewestTiles = 256, kTilesOfPart = 98, kMostParts = 8;
     const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
     const std::int64_t line_bytes = grid_.columns * tile_bytes;
     const std::int64_t lines = grid_.lines();
@@ -544,17 +544,16 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   const std::int64_t in = problem.in_channels_per_group(), out = problem.out_channels_per_group();
   const auto in_vectors = static_cast<double>(divide_up(in, lanes));
   const auto out_vectors = static_cast<double>(divide_up(out, lanes));
-  const double cycle = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
+  const double two_products = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
 
   // Products: each register tile is loaded and stored, once for so many tiles.
   constexpr double kTogether = 256, kTileCycles = 90;
   const double register_tiles = frequencies * static_cast<double>(divide_up(in, tile_rows)) *
                                 std::ceil(out_vectors / 2) * std::ceil(tiles / kTogether);
   const double products =
-      frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 +
-      register_tiles * kTileCycles;
+      frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 * two_products;
   // Transforms, a vector at a time; of eight frequencies an axis, registers do not hold them.
-  constexpr double kNarrow = 6, kWide = 8, kSum = 5;
+  constexpr double kNarrow = 10, kWide = 12, kSum = 5;
   const double vector_cycles = grid.inputs > 6 ? kWide : kNarrow;
   const double transforms = tiles * (in_vectors + out_vectors) * frequencies * vector_cycles;
   const double sums = frequencies * static_cast<double>(in) * out_vectors * kSum;
@@ -562,7 +561,9 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   // Groups come one after the other, and each calls the threads together twice.
   const double group = problem.groups > 1 ? 5e-5 : 1e-5;
   return static_cast<double>(problem.groups) *
-             ((products + transforms + sums) * cycle + group) +
+             (products +
+              (register_tiles * kTileCycles + transforms + sums) / machine.cycles_per_second +
+              group) +
          moved / (2 * machine.bytes_per_second);
 }
 
