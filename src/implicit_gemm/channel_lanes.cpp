@@ -356,10 +356,11 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
   const std::int64_t count = columns.end - columns.begin;
   tile.least = fused_.least;
   tile.greatest = fused_.greatest;
-  const auto tile_count = static_cast<int>(divide_up(count, this->tile_pixels_));
-  for (int t = 0; t < tile_count; ++t) {
-    const Range share = Range::share(count, t, tile_count);
-    const Range range{columns.begin + share.begin, columns.begin + share.end};
+  const std::int64_t tile_count = divide_up(count, this->tile_pixels_);
+  const std::int64_t shorter = count / tile_count, longer_tiles = count % tile_count;
+  Range range{columns.begin, columns.begin};
+  for (std::int64_t t = 0; t < tile_count; ++t) {
+    range = {range.end, range.end + shorter + (t < longer_tiles ? 1 : 0)};
     const std::int64_t pixel = this->output_pixel(products.plan.phase, block.depth, products.row,
                                                   block.column + range.begin);
     tile.pixels = static_cast<int>(range.end - range.begin);
