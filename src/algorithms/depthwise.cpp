@@ -207,7 +207,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     std::int64_t first;  ///< destination
     int columns;
     std::int64_t blocks;
-    Range taps;          ///< of a kernel row, without those that find padding alone
+    Range taps;  ///< of a kernel row, without those that find padding alone
   };
   struct Tiles {
     std::vector<Strip> rows;
@@ -717,10 +717,9 @@ class DepthwiseAlgorithm final : public Algorithm {
       share = share_inside(problem.windows[0]) * share_inside(problem.windows[1]) *
               (1 + share_inside(problem.windows[2])) / 2;
     }
-    return std::max(
-               problem.flops() * share /
-                   (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
-               bytes / (2 * machine.bytes_per_second)) +
+    return std::max(problem.flops() * share /
+                        (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
+                    bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }
 

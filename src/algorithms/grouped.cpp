@@ -666,9 +666,8 @@ class GroupedAlgorithm final : public Algorithm {
                          static_cast<double>(problem.x_size() + problem.y_size());
     constexpr double kForkJoin = 1e-6;
     const double share_of_peak = problem.layout == Layout::channels_last ? 0.9 : 0.75;
-    return std::max(
-               problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
-               bytes / (2 * machine.bytes_per_second)) +
+    return std::max(problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
+                    bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;
   }
 

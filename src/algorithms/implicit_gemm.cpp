@@ -35,8 +35,8 @@ struct LaneCosts {
 LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   const int lanes = lanes_of(problem.dtype, machine);
   // What a sum costs besides is counted for two multiply-adds a cycle.
-  const double multiply_adds =
-      machine.flops_per_second[problem.dtype == DType::float64] / (2.0 * lanes);
+  const double multiply_adds = machine.flops_per_second[problem.dtype == DType::float64] /
+                               (2.0 * lanes);
   const double per_sum = multiply_adds / (2 * machine.cycles_per_second);
   const auto filled = [&](std::int64_t extent) {
     return static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
@@ -45,8 +45,8 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   const bool transposes = problem.layout == Layout::channels_first;
   const std::int64_t channels =
       adjoint ? problem.in_channels_per_group() : problem.out_channels_per_group();
-  const double sum =
-      static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem))) / per_sum;
+  const double sum = static_cast<double>(std::max<std::int64_t>(1, reduction_terms(problem))) /
+                     per_sum;
   const auto rows = static_cast<double>(channels);
   double reads = static_cast<double>(problem.taps());
   for (const Window& w : problem.windows) reads /= static_cast<double>(w.stride);

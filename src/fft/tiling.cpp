@@ -148,8 +148,8 @@ std::int64_t FftDimensions::block_pairs(const FftTiling& t) const noexcept {
 }
 
 double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const noexcept {
-  const double multiply_add_rate =
-      machine.flops_per_second[element_bytes == 8] / (2.0 * static_cast<double>(lanes));
+  const double multiply_add_rate = machine.flops_per_second[element_bytes == 8] /
+                                   (2.0 * static_cast<double>(lanes));
   const double vector_rate = 2 * machine.cycles_per_second;
   const auto real = [](std::int64_t count) { return static_cast<double>(count); };
   const double line_x = line_cost(t.x), line_y = line_cost(t.y);

@@ -201,8 +201,8 @@ double Gemm<T>::cost(double m, double n, double k, const Machine& machine) {
   const double flops_rate = machine.flops_per_second[sizeof(T) == 8] * 0.9;
   const double packed_bytes = 2.0 * sizeof(T) * (m * k + k * n) + 2.0 * sizeof(T) * m * n;
   constexpr double kTileCycles = 40;
-  const double register_tiles = std::ceil(m / kernels.tile_rows) * std::ceil(n / kernels.tile_columns) *
-                                std::ceil(k / kMaxChain);
+  const double register_tiles = std::ceil(m / kernels.tile_rows) *
+                                std::ceil(n / kernels.tile_columns) * std::ceil(k / kMaxChain);
   return padded_flops / flops_rate + register_tiles * kTileCycles / machine.cycles_per_second +
          packed_bytes / (4 * machine.bytes_per_second);
 }

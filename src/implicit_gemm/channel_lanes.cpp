@@ -22,12 +22,12 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
     return static_cast<std::int64_t>(bytes / sizeof(T)) / std::max<std::int64_t>(1, elements);
   };
-  panels_together_ = std::max<std::int64_t>(
-      1, this->channels_last_ && !this->shares_pixels()
-             ? fitting(machine.l2_bytes / 4, this->panel_elements_)
-             : 1);
-  sweep_blocks_ = std::max<std::int64_t>(
-      1, fitting(machine.l2_bytes / 2, kMaxChain * this->panel_width_));
+  panels_together_ =
+      std::max<std::int64_t>(1, this->channels_last_ && !this->shares_pixels()
+                                    ? fitting(machine.l2_bytes / 4, this->panel_elements_)
+                                    : 1);
+  sweep_blocks_ =
+      std::max<std::int64_t>(1, fitting(machine.l2_bytes / 2, kMaxChain * this->panel_width_));
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
     std::int64_t taps = 0;
     std::vector<Segment> segments;

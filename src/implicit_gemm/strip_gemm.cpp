@@ -160,10 +160,10 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
         const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * c), panels_));
         const std::int64_t pixels = divide_up(rows, r) * divide_up(columns, c) * column_unit_;
         const std::int64_t panels = divide_up(panels_, p);
-        const std::int64_t cost =
-            divide_up(problem_.groups, g) *
-            (pixels * panels + panels * tile_pixels_ + (in_place_ ? pixels / 4 : pixels) +
-             (channels_last_ && p > 1 ? pixels / 2 : 0));
+        const std::int64_t cost = divide_up(problem_.groups, g) *
+                                  (pixels * panels + panels * tile_pixels_ +
+                                   (in_place_ ? pixels / 4 : pixels) +
+                                   (channels_last_ && p > 1 ? pixels / 2 : 0));
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
           best = {g, r, c, p};

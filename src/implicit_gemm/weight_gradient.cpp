@@ -553,8 +553,8 @@ double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) 
   const bool wide = problem.dtype == DType::float64;
   const int lanes = lanes_of(problem.dtype, machine);
   const bool by_pixels = pixels_as_lanes(problem, lanes);
-  const double cycles =
-      by_pixels ? pixel_gradient_cycles(problem, lanes) : Shape(problem, lanes).cycles;
+  const double cycles = by_pixels ? pixel_gradient_cycles(problem, lanes)
+                                  : Shape(problem, lanes).cycles;
   const auto pixels = static_cast<double>(problem.batch * problem.output_pixels());
   const auto bytes = static_cast<double>(size_of(problem.dtype));
   const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *

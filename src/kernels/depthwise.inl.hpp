@@ -27,9 +27,8 @@ struct Rolling {
 
     /// Adds column kColumn of a step's inputs. sum[l] is of the output that began l steps ago.
     template <int kColumn>
-    CONVOLITH_INLINE static void add(const DepthwiseRoll<T>& p, std::int64_t column,
-                                     std::int64_t c, const T* weights,
-                                     Vec<T> (&sum)[kLive][kRows]) {
+    CONVOLITH_INLINE static void add(const DepthwiseRoll<T>& p, std::int64_t column, std::int64_t c,
+                                     const T* weights, Vec<T> (&sum)[kLive][kRows]) {
       if (p.columns[column] < 0) return;
       for (std::int64_t plane = 0; plane < p.planes; ++plane) {
         const std::int64_t first = plane * p.plane_rows;

@@ -81,8 +81,8 @@ const CacheSizes& cache_sizes() {
   return sizes;
 }
 
-/// Vectors of 64 bytes go in two halves through the datapaths of AMD's family 19h (Zen 4), "Software
-/// Optimization Guide for the AMD Zen4 Microarchitecture", 2.11.
+/// Vectors of 64 bytes go in two halves through the datapaths of AMD's family 19h, which is Zen 4
+/// where it has AVX-512 (Software Optimization Guide for the AMD Zen4 Microarchitecture, 57647).
 bool halves_wide_vectors() noexcept {
   static const bool halves = [] {
 #if defined(__x86_64__)

@@ -257,9 +257,9 @@ class WinogradExecution final : public Execution {
       }
     }
     block_tiles_ = divide_up(tiles_, blocks_);
-    const std::int64_t most_panels =
-        std::min(panels_, fitting(machine.l2_bytes / 2,
-                                  frequencies_ * block_tiles_ * kernels_.tile_columns));
+    const std::int64_t most_panels = std::min(
+        panels_,
+        fitting(machine.l2_bytes / 2, frequencies_ * block_tiles_ * kernels_.tile_columns));
     group_panels_ = most_panels;
     if (shared_) balance(most_panels);
     panel_groups_ = divide_up(panels_, group_panels_);
@@ -646,7 +646,7 @@ class WinogradExecution final : public Execution {
       for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
         const Range terms{term, std::min(terms_, term + term_chunk_)};
         for (std::int64_t panel = 0; panel < panels; ++panel) {
-          const T* next = panel + 1 < panels    ? weights_of(f, term, panel + 1)
+          const T* next = panel + 1 < panels   ? weights_of(f, term, panel + 1)
                           : terms.end < terms_ ? weights_of(f, terms.end, 0)
                                                : weights_of(f + 1, 0, 0);
           multiply_panel(f, terms, first_panel, panel, count, sources, weights_of(f, term, panel),
@@ -676,8 +676,8 @@ class WinogradExecution final : public Execution {
       const Range rows = Range::share(count, tile, row_tiles);
       product.rows = static_cast<int>(rows.end - rows.begin);
       product.tiles = sources + f * source_stride_ + rows.begin * row_ + terms.begin;
-      product.products =
-          products + f * product_stride_ + rows.begin * product_row_ + panel * columns;
+      product.products = products + f * product_stride_ + rows.begin * product_row_ +
+                         panel * columns;
       product.ahead = next + tile * product.terms * product.ahead_step;
       kernels_.winograd->product(product);
     }

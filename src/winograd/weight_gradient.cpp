@@ -550,8 +550,8 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   constexpr double kTogether = 256, kTileCycles = 90;
   const double register_tiles = frequencies * static_cast<double>(divide_up(in, tile_rows)) *
                                 std::ceil(out_vectors / 2) * std::ceil(tiles / kTogether);
-  const double products =
-      frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 * two_products;
+  const double products = frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 *
+                          two_products;
   // Transforms, a vector at a time; of eight frequencies an axis, registers do not hold them.
   constexpr double kNarrow = 10, kWide = 12, kSum = 5;
   const double vector_cycles = grid.inputs > 6 ? kWide : kNarrow;

@@ -69,7 +69,8 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   const auto inputs = static_cast<double>(geometry.column().tile_inputs);
   const double rows = geometry.square() ? inputs : 1;
   const double output_rows = geometry.square() ? outputs_ : 1;
-  double source_cycles = 0.55 * inputs * frequencies, output_cycles = 0.1 * inputs * inputs * frequencies;
+  double source_cycles = 0.55 * inputs * frequencies;
+  double output_cycles = 0.1 * inputs * inputs * frequencies;
   if (problem.layout == Layout::channels_first) {
     source_cycles += 200 * rows * outputs_ / static_cast<double>(lanes);
     output_cycles += 65 * output_rows * outputs_ / static_cast<double>(lanes);
