@@ -22,6 +22,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -40,13 +41,13 @@ LAYOUTS = ("channels_first", "channels_last")
 COLUMNS = ("peak", "copy", "efficiency", "layouts", "transform", "workspace")
 
 
-def plan(problem: _core.ConvProblem, weight: np.ndarray, algorithm: str, threads: int):
+def plan(problem: _core.ConvProblem, weight: Any, algorithm: str, threads: int) -> Any:
     return _core.Plan(problem, algorithm=algorithm, threads=threads).pack(weight)
 
 
 def measure_layer(
     problem: _core.ConvProblem, threads: int, peak: float, seconds: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The columns of one layer, and its algorithm, layout and time."""
     rng = np.random.default_rng(0)
     x = aligned(rng.standard_normal(problem.x_shape, dtype=np.float32))
@@ -92,7 +93,8 @@ def layers(nets: list[str]) -> Iterator[Layer]:
     for net, text in problem_files().items():
         for layer in parse_layers(net, text):
             problem = layer.problem
-            if net in nets and problem.direction == "forward" and problem not in seen:
+            fits = problem.direction == "forward" and problem.dtype == "float32"
+            if net in nets and fits and problem not in seen:
                 seen.add(problem)
                 yield layer
 
@@ -117,9 +119,9 @@ def main() -> None:
         table.add_row(
             f"{layer.net} {layer.name}",
             str(layer.problem),
-            str(row["algorithm"]),
-            str(row["layout"]),
-            format_seconds(float(str(row["seconds"]))),
+            row["algorithm"],
+            row["layout"],
+            format_seconds(row["seconds"]),
             *("" if row[name] is None else f"{row[name]:.2f}" for name in COLUMNS),
         )
     console.width = max(console.width, 180)
