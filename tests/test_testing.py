@@ -501,6 +501,19 @@ def test_tolerance_of_a_transform() -> None:
         check(kernel, problems=[problem], tolerance="strassen")
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "conv2d n2 c33 i12x12 k17 f3x3 p1:1x1:1 float32",
+        "conv2d n2 c3 i15x17 k1 f8x11 p3:4x5:5 float64",
+    ],
+)
+def test_tolerance_of_what_auto_chooses(problem: str) -> None:
+    """A transform for one, whatever the machine chooses for the other: each has its own bound."""
+    assert check(cl.conv2d, problems=[problem], tolerance="auto")
+    assert not check(all_zero, problems=[problem], tolerance="auto", shrink_seconds=0)
+
+
 def test_unit_roundoff_of_the_kernel() -> None:
     problem = "conv2d c16 i9x9 k4 f3x3 float32 data=normal"
     assert not check(half_precision, problems=[problem], shrink_seconds=0)

@@ -107,7 +107,7 @@ def add_parser(commands: Any) -> None:
     how.add_argument(
         "--tolerance",
         metavar="ALGORITHM",
-        help="as this algorithm of the library: winograd_4x4, fft, ..",
+        help="as this algorithm of the library: winograd_4x4, fft, .., or what auto chooses: auto",
     )
     how.add_argument(
         "--fast", action="store_true", help="NaN may spread; nothing near the ends of the range"

@@ -76,7 +76,7 @@ def check(
             and problems near the ends of the range are left out.
         tolerance: None for the bound of a plain sum; for a transform a mapping of "componentwise"
             and "uniform" as in `convolith.algorithms`, a function of the problem that returns
-            one, or the name of an algorithm of that table.
+            one, or the name of an algorithm of that table; "auto" is what the library chooses.
         unit_roundoff: Of the kernel's arithmetic where that is not its dtype's, such as 2**-11.
         repeatable: Whether the same call must give the same bits.
         array_module: The module whose arrays the kernel takes, or its name: "torch", "cupy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import convolith
@@ -62,14 +63,21 @@ def records(problem: Problem, numerics: str = "fast") -> dict[str, dict[str, Any
 
 
 def tolerance_of(algorithm: str) -> ToleranceRule:
-    """The bound of an algorithm of this library where it serves a problem; else that of a sum."""
-    known = algorithm_names()
+    """The bound of an algorithm of this library where it serves a problem; else that of a sum.
+
+    "auto" is the algorithm that the library chooses for the problem.
+    """
+    known = (*algorithm_names(), AUTO)
     if algorithm not in known:
         raise ValueError(f"tolerance is {algorithm!r}; known: {', '.join(known)}")
 
     def rule(problem: Problem) -> Tolerance | None:
-        record = records(problem).get(algorithm)
-        if record is None or not record["supported"]:
+        served = {name: r for name, r in records(problem).items() if r["supported"]}
+        if algorithm == AUTO:
+            record = min(served.values(), key=itemgetter("cost_seconds"), default=None)
+        else:
+            record = served.get(algorithm)
+        if record is None:
             return None
         tolerance: Tolerance = record["tolerance"]
         return tolerance if tolerance.get("uniform") else None
