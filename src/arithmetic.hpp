@@ -22,4 +22,12 @@ constexpr std::size_t aligned_bytes(std::int64_t count) noexcept {
   return (static_cast<std::size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+/// `count` elements of T, rounded up to an odd number of cache lines: what lies so far apart falls
+/// into different sets of the cache.
+template <class T>
+constexpr std::int64_t odd_lines(std::int64_t count) noexcept {
+  constexpr std::int64_t kLine = kAlignment / sizeof(T);
+  return (divide_up(count, kLine) | 1) * kLine;
+}
+
 }  // namespace convolith

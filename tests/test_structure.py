@@ -36,6 +36,8 @@ CPP_LAYERS = (
     "src/implicit_gemm",
     "src/winograd",
     "src/fft",
+    "src/depthwise",
+    "src/grouped",
     "src/stride_two",
     "src/algorithms",
     "src/pooling",

@@ -199,9 +199,7 @@ class Fft final : public Execution {
 
   /// Spectra of a block: [frequency][re, im][pair's (a, b)][channel].
   std::int64_t frequency_stride(const FftLanes& v) const noexcept {
-    // An odd number of lines, so that frequencies do not compete for the same cache sets.
-    const std::int64_t line = kAlignment / sizeof(T);
-    return (divide_up(4 * block_ * v.stride, line) | 1) * line;
+    return odd_lines<T>(4 * block_ * v.stride);
   }
   std::int64_t spectra_elements(const FftLanes& v) const noexcept {
     return tiling_.frequencies() * frequency_stride(v);

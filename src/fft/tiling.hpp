@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "arithmetic.hpp"
 #include "convolith/algorithm.hpp"
 #include "kernels/fft_table.hpp"
 
@@ -66,7 +67,7 @@ struct FftDimensions {
   FftDimensions(const ConvProblem& problem, const Machine& machine);
 
   std::int64_t pairs(const FftTiling& t) const noexcept { return planes * t.pairs_per_plane(); }
-  std::int64_t panels() const noexcept { return (produced + lanes - 1) / lanes; }
+  std::int64_t panels() const noexcept { return divide_up(produced, lanes); }
   /// Of the weights' spectra.
   std::int64_t packed_elements(const FftTiling& t) const noexcept;
   /// Of the spectra of one pair of tiles, inputs and outputs.

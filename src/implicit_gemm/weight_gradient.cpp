@@ -208,7 +208,8 @@ class WeightGradient final : public Execution {
         std::max<std::int64_t>(1, blocks_));
 
     const std::int64_t source = geometry_.source_pixels(most), pixels = most.pixels();
-    row_panel_ = odd_lines((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
+    row_panel_ =
+        odd_lines<T>((shape_.source_lanes ? pixels : source) * row_width_ + kernels_.lanes);
     columns_elements_ = (shape_.source_lanes ? source : pixels) * columns_width_;
   }
 
@@ -228,11 +229,6 @@ class WeightGradient final : public Execution {
     parts_ = std::clamp<std::int64_t>(pixels / kPixelsOfPart, 2, kMostParts) & ~1;
     parts_ = std::min({parts_, blocks_, std::max<std::int64_t>(1, kSumBytes / sums)});
     parts_ = std::max({parts_, divide_up(blocks_, kMaxChain), std::int64_t{1}});
-  }
-
-  static std::int64_t odd_lines(std::int64_t elements) noexcept {
-    constexpr std::int64_t kLine = kAlignment / sizeof(T);
-    return (divide_up(elements, kLine) | 1) * kLine;
   }
 
   // ---- packing -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "arithmetic.hpp"
 #include "convolith/error.hpp"
 #include "convolith/pooling.hpp"
 #include "pooling/geometry.hpp"
@@ -21,7 +22,7 @@ struct Choice {
   std::int64_t points, plane;
 
   MapGrid grid(int threads) const noexcept {
-    const std::int64_t wanted = threads == 1 ? 1 : (4 * threads - 1) / batch + 1;
+    const std::int64_t wanted = threads == 1 ? 1 : divide_up(4 * threads, batch);
     const bool channels_touch = layout == Layout::channels_last;
     return {batch, channels, channels_touch ? channel_block(channels, wanted) : 1, 1};
   }

@@ -4,13 +4,10 @@
 #include <numeric>
 #include <utility>
 
+#include "arithmetic.hpp"
+
 namespace convolith {
 namespace {
-
-/// ceil(a / b) for b > 0
-std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
-  return a >= 0 ? (a + b - 1) / b : -(-a / b);
-}
 
 /// Cuts the outputs start, start + period, ... into runs of equal taps and distance.
 void append_runs(const AxisWindows& axis, std::int64_t start, std::int64_t period,
@@ -46,9 +43,9 @@ AxisWindows AxisWindows::sliding(const Window& window) {
   for (std::int64_t o = 0; o < window.output; ++o) {
     // 0 <= start + t * dilation < input
     const std::int64_t start = o * window.stride - window.before;
-    const std::int64_t begin = std::max<std::int64_t>(0, ceil_divide(-start, window.dilation));
+    const std::int64_t begin = std::max<std::int64_t>(0, divide_up(-start, window.dilation));
     const std::int64_t end =
-        std::min(window.kernel, ceil_divide(window.input - start, window.dilation));
+        std::min(window.kernel, divide_up(window.input - start, window.dilation));
     axis.taps[o] = std::max<std::int64_t>(0, end - begin);
     axis.first[o] = axis.taps[o] > 0 ? start + begin * window.dilation : 0;
     // The window clipped to the padded input.
@@ -73,7 +70,7 @@ AxisWindows AxisWindows::adaptive(std::int64_t input, std::int64_t output) {
   axis.taps.resize(output);
   for (std::int64_t o = 0; o < output; ++o) {
     axis.first[o] = o * input / output;
-    axis.taps[o] = ceil_divide((o + 1) * input, output) - axis.first[o];
+    axis.taps[o] = divide_up((o + 1) * input, output) - axis.first[o];
   }
   axis.divisor.assign(axis.taps.begin(), axis.taps.end());
   return axis;
@@ -102,10 +99,10 @@ AxisWindows AxisWindows::transposed() const {
     const PoolRun& run = padded_runs.front();
     const std::int64_t stride = run.input_step;
     for (std::int64_t phase = 0; phase < std::min(stride, input); ++phase) {
-      const std::int64_t from = ceil_divide(phase - run.input - run.taps + 1, stride);
-      const std::int64_t end = ceil_divide(phase - run.input + 1, stride);
-      axis.padded_runs.push_back({phase, stride, from, 1, end - from,
-                                  (input - phase + stride - 1) / stride, true});
+      const std::int64_t from = divide_up(phase - run.input - run.taps + 1, stride);
+      const std::int64_t end = divide_up(phase - run.input + 1, stride);
+      axis.padded_runs.push_back(
+          {phase, stride, from, 1, end - from, divide_up(input - phase, stride), true});
     }
   }
   return axis;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "arithmetic.hpp"
 #include "convolith/pooling.hpp"
 #include "runtime/threads.hpp"
 
@@ -14,7 +15,7 @@ struct MapGrid {
   std::int64_t block;  ///< channels of a piece
   std::int64_t rows;
 
-  std::int64_t blocks() const noexcept { return (channels + block - 1) / block; }
+  std::int64_t blocks() const noexcept { return divide_up(channels, block); }
   std::int64_t pieces() const noexcept { return batch * blocks() * rows; }
 
   /// Calls body(sample, first channel, channels, first row, last row + 1, thread), each thread
@@ -62,8 +63,8 @@ void for_map_rows(std::int64_t batch, std::int64_t channels, std::int64_t rows,
     return;
   }
   const std::int64_t wanted = 4 * threads / (batch * rows) + 1;
-  const std::int64_t block =
-      channels_touch ? channel_block(channels, wanted) : (channels - 1) / wanted + 1;
+  const std::int64_t block = channels_touch ? channel_block(channels, wanted)
+                                            : divide_up(channels, wanted);
   MapGrid{batch, channels, block, rows}.run(
       threads, [&](std::int64_t n, std::int64_t c, std::int64_t count, std::int64_t begin,
                    std::int64_t end, int) { body(n, c, count, begin, end); });
@@ -71,7 +72,7 @@ void for_map_rows(std::int64_t batch, std::int64_t channels, std::int64_t rows,
 
 /// Pieces of work for gradients that scatter: whole planes, of several channels where they touch.
 inline MapGrid gradient_grid(const PoolProblem& problem, int threads) noexcept {
-  const std::int64_t wanted = threads == 1 ? 1 : (4 * threads - 1) / problem.batch + 1;
+  const std::int64_t wanted = threads == 1 ? 1 : divide_up(4 * threads, problem.batch);
   const bool channels_touch = problem.layout == Layout::channels_last;
   return {problem.batch, problem.channels,
           channels_touch ? channel_block(problem.channels, wanted) : 1, 1};

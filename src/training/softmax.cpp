@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "arithmetic.hpp"
 #include "runtime/scratch.hpp"
 #include "runtime/threads.hpp"
 #include "training/kernels.hpp"
@@ -41,7 +42,7 @@ class Blocks {
       return;
     }
     const std::int64_t width = copied_ ? width_ : shape_.inner;
-    const std::int64_t blocks = (shape_.inner + width - 1) / width;
+    const std::int64_t blocks = divide_up(shape_.inner, width);
     parallel_for(threads_, shape_.outer * blocks, [&](std::int64_t index, int thread) {
       const std::int64_t outer = index / blocks;
       const std::int64_t begin = index % blocks * width;

@@ -53,11 +53,11 @@ class WinogradExecution final : public Execution {
     term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
     choose_blocks(machine);
 
-    weight_stride_ = odd_lines(group_panels_ * terms_ * kernels_.tile_columns);
-    chunk_stride_ = odd_lines(term_chunk_ * kernels_.tile_columns);
-    source_stride_ = odd_lines(block_tiles_ * row_);
+    weight_stride_ = odd_lines<T>(group_panels_ * terms_ * kernels_.tile_columns);
+    chunk_stride_ = odd_lines<T>(term_chunk_ * kernels_.tile_columns);
+    source_stride_ = odd_lines<T>(block_tiles_ * row_);
     product_row_ = group_panels_ * kernels_.tile_columns;
-    product_stride_ = odd_lines(block_tiles_ * product_row_);
+    product_stride_ = odd_lines<T>(block_tiles_ * product_row_);
 
     if (!channels_last_) {
       // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
@@ -223,12 +223,6 @@ class WinogradExecution final : public Execution {
            aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) +
            aligned_bytes<T>(tap_row_) + aligned_bytes<T>(strip_elements_) +
            aligned_bytes<T>(output_strip_elements_) + aligned_bytes<const T*>(frequencies_);
-  }
-
-  /// Frequencies lie an odd number of cache lines apart, so that they fall into different sets.
-  static std::int64_t odd_lines(std::int64_t elements) noexcept {
-    constexpr std::int64_t kLine = kAlignment / sizeof(T);
-    return (divide_up(elements, kLine) | 1) * kLine;
   }
 
   /// How many tiles and panels go through the three steps together. No sum depends on it.

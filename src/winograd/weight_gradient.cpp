@@ -53,11 +53,11 @@ class WinogradWeightGradientExecution final : public Execution {
         lanes_(kernels_.tile_columns),
         panels_(divide_up(out_, lanes_)),
         row_panels_(divide_up(in_, kernels_.tile_rows)),
-        tile_row_(odd_lines(round_up(in_, kernels_.lanes))) {
+        tile_row_(odd_lines<T>(round_up(in_, kernels_.lanes))) {
     cut_work();
-    source_stride_ = odd_lines(block_tiles_ * tile_row_);
-    output_stride_ = odd_lines(block_tiles_ * lanes_);
-    product_stride_ = odd_lines(chunk_rows_ * lanes_);
+    source_stride_ = odd_lines<T>(block_tiles_ * tile_row_);
+    output_stride_ = odd_lines<T>(block_tiles_ * lanes_);
+    product_stride_ = odd_lines<T>(chunk_rows_ * lanes_);
     if (!channels_last_) {
       source_strip_ = grid_.inputs * problem.windows[2].input * in_;
       output_strip_ = grid_.outputs * problem.windows[2].output * out_;
@@ -140,12 +140,6 @@ class WinogradWeightGradientExecution final : public Execution {
            aligned_bytes<T>(chunk_products()) + aligned_bytes<T>(chunk_gradient()) +
            aligned_bytes<T>(zeros()) + aligned_bytes<T>(source_strip_) +
            aligned_bytes<T>(output_strip_) + aligned_bytes<const T*>(grid_.frequencies);
-  }
-
-  /// Frequencies and tiles lie an odd number of cache lines apart, to fall into different sets.
-  static std::int64_t odd_lines(std::int64_t elements) noexcept {
-    constexpr std::int64_t kLine = kAlignment / sizeof(T);
-    return (divide_up(elements, kLine) | 1) * kLine;
   }
 
   // Blocks are of whole lines of tiles. Where sums are few, parts of the lines have sums of their

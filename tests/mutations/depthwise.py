@@ -103,7 +103,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "small planes: the last vector is written whole",
         ),
     ),
-    "src/algorithms/depthwise.cpp": (
+    "src/depthwise/channels_last.cpp": (
         (
             "while (taps.begin < taps.end && «!inside(taps.begin)») ++taps.begin;",
             "(!inside(taps.begin) || taps.begin == 0)",

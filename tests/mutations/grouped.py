@@ -55,21 +55,23 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last block of channels is taken whole",
         ),
     ),
-    "src/algorithms/grouped.cpp": (
+    "src/grouped/channels_last.cpp": (
         (
             "*pixels++ = «h < 0 || w < 0» ? zeros :",
             "h < 0",
             "columns of padding are read",
         ),
         (
-            "«static_cast<std::int32_t>(std::min(lanes, columns.count - w))»);",
-            "static_cast<std::int32_t>(lanes)",
-            "the last vector of a row counts as whole",
-        ),
-        (
             "return «lane < span_ && channel < channels_» ? channel : -1;",
             "lane < span_",
             "weights of channels that do not exist are read",
+        ),
+    ),
+    "src/grouped/channels_first.cpp": (
+        (
+            "«static_cast<std::int32_t>(std::min(lanes, columns.count - w))»);",
+            "static_cast<std::int32_t>(lanes)",
+            "the last vector of a row counts as whole",
         ),
         (
             "«h < 0» || plane < 0 ? -1",

@@ -211,13 +211,13 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/pooling/geometry.cpp": (
         (
-            "std::min(window.kernel, «ceil_divide(window.input - start, window.dilation)»);",
-            "ceil_divide(window.input - start, window.dilation) + 1",
+            "std::min(window.kernel, «divide_up(window.input - start, window.dilation)»);",
+            "divide_up(window.input - start, window.dilation) + 1",
             "a window reaches one element behind the input",
         ),
         (
-            "std::max<std::int64_t>(0, «ceil_divide(-start, window.dilation)»);",
-            "ceil_divide(-start, window.dilation) - 1",
+            "std::max<std::int64_t>(0, «divide_up(-start, window.dilation)»);",
+            "divide_up(-start, window.dilation) - 1",
             "a window reaches one element in front of the input",
         ),
         (
@@ -226,7 +226,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the divisor of a window that outgrows the padding is not clipped",
         ),
         (
-            "axis.taps[o] = «ceil_divide((o + 1) * input, output)» - axis.first[o];",
+            "axis.taps[o] = «divide_up((o + 1) * input, output)» - axis.first[o];",
             "(o + 1) * input / output",
             "adaptive windows do not overlap",
         ),
