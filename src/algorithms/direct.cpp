@@ -150,6 +150,7 @@ class DirectGather final : public Execution {
     tile.output_pixel_stride = run.step * output.pixel_stride;
     tile.output_channel_stride = output.channel_stride;
     tile.out_channels = channels;
+    tile.tile_pixels = static_cast<int>(tile_pixels_);
     const T* source_base = source.sample(sample, source_channel);
     const T* weight_base = packed + (group * panels_ + panel) * panel_size_;
     T* output_base = output.sample(sample, first_channel) + first_pixel * output.pixel_stride;
@@ -183,11 +184,10 @@ class DirectGather final : public Execution {
     }
   }
 
-  /// Pixels of the tile at p: in channels_last, equal tiles rather than a short last one.
+  /// Pixels that the kernel takes from the p-th on: all of them where it cuts them itself.
   int tile_extent(std::int64_t count, std::int64_t p) const noexcept {
-    if (!channels_last_) return static_cast<int>(std::min(tile_pixels_, count - p));
-    const std::int64_t left = count - p;
-    return static_cast<int>(divide_up(left, divide_up(left, tile_pixels_)));
+    const bool cuts = channels_last_ && !depthwise_;
+    return static_cast<int>(cuts ? count - p : std::min(tile_pixels_, count - p));
   }
 
   ConvProblem problem_;

@@ -23,7 +23,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
   DepthwiseChannelsFirst(const ConvProblem& problem, const Machine& machine, int threads)
       : Base(problem, machine, threads) {
     const std::int64_t packed_most = static_cast<std::int64_t>(machine.l1_bytes / 2 / sizeof(T));
-    for (PhasePlan<T>& plan : plans_) {
+    for (DepthwisePhase<T>& plan : plans_) {
       plan.packed_begin = zeros_begin_;
       zeros_begin_ += plan.phase.taps() * channels_;
       plan.choose_kernel(kernels_, false);
@@ -45,7 +45,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     const auto* source = static_cast<const T*>(weight);
     auto* target = static_cast<T*>(packed);
     const std::int64_t taps = problem_.taps();
-    for (const PhasePlan<T>& plan : plans_) {
+    for (const DepthwisePhase<T>& plan : plans_) {
       const std::int64_t phase_taps = plan.phase.taps();
       this->for_each_tap(plan, [&](std::int64_t place, std::int64_t tap) {
         T* to = target + plan.packed_begin + place;
@@ -57,10 +57,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
-                    typed<T>(adjoint_ ? arguments.x : arguments.y),
-                    static_cast<const T*>(arguments.bias), BoundEpilogue<T>(problem_, arguments),
-                    static_cast<const T*>(packed)};
+    const DepthwiseCall<T> call = this->bind(arguments, packed);
     parallel(threads_, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
       for (std::size_t n = 0; n < plans_.size(); ++n) {
@@ -94,14 +91,8 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
       return flat.elements > 0 ? 1 : static_cast<std::int64_t>(rows.size() * packing.blocks.size());
     }
   };
-  struct Call {
-    Maps<T> source, output;
-    const T* bias;
-    BoundEpilogue<T> epilogue;
-    const T* packed;
-  };
 
-  void plan_rows(const PhasePlan<T>& plan, std::int64_t packed_most, Tiles& tiles) const {
+  void plan_rows(const DepthwisePhase<T>& plan, std::int64_t packed_most, Tiles& tiles) const {
     const DenseAxis& height = plan.height;
     tiles.packing = row_packing(plan, table_.lanes);
     // As many output rows as fit with what they read.
@@ -137,8 +128,8 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     return aligned_bytes<T>(packed_elements_) + aligned_bytes<const T*>(packed_rows_);
   }
 
-  void run_rows(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles, const Range& units,
-                std::byte* scratch) const noexcept {
+  void run_rows(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+                const Range& units, std::byte* scratch) const noexcept {
     const auto& axes = plan.phase.axes;
     DepthwiseRows<T> p{};
     p.packed = reinterpret_cast<T*>(scratch);
@@ -185,8 +176,8 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     }
   }
 
-  void run_flat(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles, const Range& units,
-                std::byte* scratch) const noexcept {
+  void run_flat(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+                const Range& units, std::byte* scratch) const noexcept {
     DepthwiseFlat<T> p{};
     p.packed = reinterpret_cast<T*>(scratch);
     std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
@@ -215,8 +206,8 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     }
   }
 
-  void finish(const Call& call, std::int64_t sample, std::int64_t channel, std::int64_t pixel,
-              std::int64_t count, std::int64_t step) const noexcept {
+  void finish(const DepthwiseCall<T>& call, std::int64_t sample, std::int64_t channel,
+              std::int64_t pixel, std::int64_t count, std::int64_t step) const noexcept {
     const auto rest = call.epilogue.rest(sample, channel, pixel, step);
     table_.epilogue(rest, 1, static_cast<int>(count), call.output.sample(sample, channel) + pixel,
                     0, step);

@@ -25,7 +25,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     const std::int64_t lanes = table_.lanes;
     zeros_ = round_up(problem.in_channels, lanes);
     std::int64_t units = 0;
-    for (PhasePlan<T>& plan : plans_) {
+    for (DepthwisePhase<T>& plan : plans_) {
       plan.packed_begin = zeros_begin_;
       zeros_begin_ += plan.phase.taps() * round_up(channels_, lanes);
       if (multiplier_ == 1 && channels_ >= lanes) plan.choose_kernel(kernels_, true);
@@ -68,7 +68,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     const auto* source = static_cast<const T*>(weight);
     auto* target = static_cast<T*>(packed);
     const std::int64_t taps = problem_.taps(), lanes = table_.lanes;
-    for (const PhasePlan<T>& plan : plans_) {
+    for (const DepthwisePhase<T>& plan : plans_) {
       for (std::int64_t at = 0; at < channels_; at += lanes) {
         const std::int64_t first = plan.kernel != 0 ? std::min(at, channels_ - lanes) : at;
         const std::int64_t count = std::min(lanes, channels_ - first);
@@ -85,10 +85,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
-                    typed<T>(adjoint_ ? arguments.x : arguments.y),
-                    static_cast<const T*>(arguments.bias), BoundEpilogue<T>(problem_, arguments),
-                    static_cast<const T*>(packed)};
+    const DepthwiseCall<T> call = this->bind(arguments, packed);
     const int parts = row_parts_ * channel_parts_;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
@@ -117,14 +114,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     std::vector<std::int64_t> columns;  ///< of the source for every step of every class, or -1
     std::vector<std::int64_t> class_columns;  ///< where those of a class begin
   };
-  struct Call {
-    Maps<T> source, output;
-    const T* bias;
-    BoundEpilogue<T> epilogue;
-    const T* packed;
-  };
 
-  void list_columns(const PhasePlan<T>& plan, Tiles& tiles) const {
+  void list_columns(const DepthwisePhase<T>& plan, Tiles& tiles) const {
     const DenseAxis& width = plan.width;
     for (std::int64_t a = 0; a < width.classes(); ++a) {
       tiles.class_columns.push_back(static_cast<std::int64_t>(tiles.columns.size()));
@@ -135,7 +126,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     }
   }
 
-  std::vector<Blocks> row_blocks(const PhasePlan<T>& plan) const {
+  std::vector<Blocks> row_blocks(const DepthwisePhase<T>& plan) const {
     std::vector<Blocks> result;
     const DenseAxis& width = plan.width;
     bool last_inside = false;
@@ -195,11 +186,11 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     return lists;
   }
 
-  void run_part(const Call& call, int row_part, const Range& channels,
+  void run_part(const DepthwiseCall<T>& call, int row_part, const Range& channels,
                 std::byte* scratch) const noexcept {
     const Lists lists = lists_in(scratch);
     for (std::size_t n = 0; n < plans_.size(); ++n) {
-      const PhasePlan<T>& plan = plans_[n];
+      const DepthwisePhase<T>& plan = plans_[n];
       const Tiles& tiles = tiles_[n];
       for (std::size_t j = 0; j < tiles.columns.size(); ++j) {
         lists.columns[j] = tiles.columns[j] < 0 ? -1 : tiles.columns[j] * call.source.pixel_stride;
@@ -223,8 +214,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   /// The row of the source under step i of the output rows from `first` on; null in zero padding.
-  const T* source_row(const Call& call, const PhasePlan<T>& plan, std::int64_t sample,
-                      std::int64_t source_plane, std::int64_t first,
+  const T* source_row(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan,
+                      std::int64_t sample, std::int64_t source_plane, std::int64_t first,
                       std::int64_t i) const noexcept {
     const std::int64_t h = plan.height.source(first, i);
     if (h < 0) return nullptr;
@@ -232,8 +223,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
            (source_plane * source_pixels_[1] + h) * source_pixels_[2] * call.source.pixel_stride;
   }
 
-  void roll(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles, std::int64_t sample,
-            std::int64_t d, const Strip& rows, const Range& channels,
+  void roll(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+            std::int64_t sample, std::int64_t d, const Strip& rows, const Range& channels,
             const Lists& lists) const noexcept {
     const auto& axes = plan.phase.axes;
     DepthwiseRoll<T> p{};
@@ -273,7 +264,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     }
   }
 
-  void run_blocks(const Call& call, const PhasePlan<T>& plan, const Tiles& tiles,
+  void run_blocks(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
                   std::int64_t sample, std::int64_t d, std::int64_t row, const Range& channels,
                   const Lists& lists) const noexcept {
     const auto& axes = plan.phase.axes;
@@ -319,8 +310,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   /// What of the epilogue the kernels leave.
-  void finish(const Call& call, const PhasePlan<T>& plan, std::int64_t sample, std::int64_t d,
-              const Strip& rows, const Range& channels) const noexcept {
+  void finish(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, std::int64_t sample,
+              std::int64_t d, const Strip& rows, const Range& channels) const noexcept {
     const AxisPhase& width = plan.phase.axes[2];
     for (std::int64_t r = 0; r < rows.count; ++r) {
       const std::int64_t pixel =

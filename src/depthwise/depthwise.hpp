@@ -16,7 +16,7 @@ namespace convolith {
 
 /// What a phase needs in either layout.
 template <class T>
-struct PhasePlan : DensePhase {
+struct DepthwisePhase : DensePhase {
   using DensePhase::DensePhase;
 
   std::int64_t packed_begin = 0;  ///< of its weights, in elements
@@ -32,6 +32,14 @@ struct PhasePlan : DensePhase {
     kernel = static_cast<int>(taps);
     block_rows = kernels.roll_rows[(taps - 3) / 2];
   }
+};
+
+template <class T>
+struct DepthwiseCall {
+  Maps<T> source, output;
+  const T* bias;
+  BoundEpilogue<T> epilogue;
+  const T* packed;
 };
 
 /// What the executions for either layout share: the phases of a problem, and the kernels.
@@ -63,7 +71,13 @@ class Depthwise : public Execution {
   }
 
  protected:
-  std::int64_t destination_pixel(const PhasePlan<T>& plan, std::int64_t d, std::int64_t h,
+  DepthwiseCall<T> bind(const ConvArguments& arguments, const void* packed) const noexcept {
+    return {typed<T>(adjoint_ ? arguments.y : arguments.x),
+            typed<T>(adjoint_ ? arguments.x : arguments.y), static_cast<const T*>(arguments.bias),
+            BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
+  }
+
+  std::int64_t destination_pixel(const DepthwisePhase<T>& plan, std::int64_t d, std::int64_t h,
                                  std::int64_t w) const noexcept {
     const auto& axes = plan.phase.axes;
     return ((axes[0].begin + d * axes[0].step) * destination_[1] + axes[1].begin +
@@ -74,7 +88,7 @@ class Depthwise : public Execution {
 
   /// visit(place, tap): the taps of a phase in order, and their numbers in the caller's array.
   template <class Visit>
-  void for_each_tap(const PhasePlan<T>& plan, const Visit& visit) const noexcept {
+  void for_each_tap(const DepthwisePhase<T>& plan, const Visit& visit) const noexcept {
     std::int64_t place = 0;
     for (const AxisPhase::Tap& d : plan.phase.axes[0].taps) {
       for (const AxisPhase::Tap& h : plan.phase.axes[1].taps) {
@@ -93,7 +107,7 @@ class Depthwise : public Execution {
   bool adjoint_;
   std::int64_t channels_, multiplier_;
   std::array<std::int64_t, kSpatialAxes> source_pixels_{}, destination_{};
-  std::vector<PhasePlan<T>> plans_;
+  std::vector<DepthwisePhase<T>> plans_;
   bool second_pass_;
   SumStore<T> store_{};
   std::int64_t zeros_begin_ = 0, zeros_ = 0;  ///< zeros behind the packed weights

@@ -8,16 +8,38 @@
 
 namespace convolith {
 
+namespace {
+
+/// Pixels of a register tile. As many as there is room for read the weights least often; fewer do
+/// better where a panel of weights stays in L1, or where the pixels, whole pages apart, share a
+/// set of it.
+template <class T>
+int tile_pixels(const ConvProblem& problem, const Machine& machine) {
+  constexpr std::int64_t kPage = 4096;
+  const Kernels<T>& kernels = kernels_for<T>(machine);
+  const bool adjoint = is_adjoint(problem);
+  const std::int64_t reduced = adjoint ? problem.out_channels_per_group()
+                                       : problem.in_channels_per_group();
+  const std::int64_t terms = std::min<std::int64_t>(problem.taps() * reduced, kMaxChain);
+  const auto element = static_cast<std::int64_t>(sizeof(T));
+  const bool near = terms * kernels.tile_columns * element <=
+                    static_cast<std::int64_t>(machine.l1_bytes / 2);
+  const std::int64_t apart = (adjoint ? 1 : problem.windows[2].stride) * reduced * element;
+  return near || apart % kPage == 0 ? kernels.overlapping_rows : kernels.tile_rows;
+}
+
+}  // namespace
+
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
-    : Base(problem, machine, threads, kernels_for<T>(machine).tile_rows, 1,
+    : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
            kernels_for<T>(machine).tile_columns),
       fused_(problem.epilogue) {
   choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
-  // A tile's pixels, in L1, go through the panels of weights that fit beside maps into L2 before
-  // the next tile, so that the outputs of a pixel are written together; one by one where threads
+  // A run of pixels, in L1, goes through the panels of weights that fit beside maps into L2 before
+  // the next run, so that the outputs of a pixel are written together; one by one where threads
   // share pixels, for prefetchers take from one what another is about to write.
   const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
     return static_cast<std::int64_t>(bytes / sizeof(T)) / std::max<std::int64_t>(1, elements);
@@ -26,6 +48,9 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
       std::max<std::int64_t>(1, this->channels_last_ && !this->shares_pixels()
                                     ? fitting(machine.l2_bytes / 4, this->panel_elements_)
                                     : 1);
+  run_pixels_ =
+      this->tile_pixels_ *
+      std::max<std::int64_t>(1, fitting(machine.l1_bytes / 4, this->reduced_ * this->tile_pixels_));
   sweep_blocks_ =
       std::max<std::int64_t>(1, fitting(machine.l2_bytes / 2, kMaxChain * this->panel_width_));
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
@@ -46,16 +71,6 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   }
 }
 
-/// Whether the pixels of a tile that is cut out of `columns`, `step` pixels apart in the source,
-/// would share one set of L1.
-template <class T>
-bool ChannelLanes<T>::conflicts(std::int64_t step, std::int64_t columns) const noexcept {
-  constexpr std::int64_t kPage = 4096, kMostWays = 8;
-  const auto apart = static_cast<std::int64_t>(sizeof(T)) * step * this->reduced_;
-  const std::int64_t tiles = divide_up(columns, this->tile_pixels_);
-  return apart % kPage == 0 && divide_up(columns, std::max<std::int64_t>(1, tiles)) > kMostWays;
-}
-
 /// Reads the source in place and leaves out the taps under which a column finds padding, or packs
 /// it with its padding and takes all taps of a kernel row at once, whichever costs less.
 template <class T>
@@ -63,10 +78,8 @@ void ChannelLanes<T>::choose_segments() {
   const bool zeros = this->problem_.padding_mode == PaddingMode::zeros;
   std::vector<std::vector<ColumnSegment>> whole, inside;
   double whole_cost = 0, inside_cost = 0;
-  const bool paged = conflicts(this->axes_[2].step(), this->destinations_[2]);
-  pixel_elements_ = this->reduced_ + (paged ? this->kernels_.lanes : 0);
-  touching_ = !paged;
-  bool readable = this->channels_last_ && (zeros || this->pointwise_);
+  touching_ = true;
+  const bool readable = this->channels_last_ && (zeros || this->pointwise_);
   for (const PhasePlan& plan : this->phases_) {
     const AxisPhase& width = plan.phase.axes[2];
     for (std::size_t t = 1; t < width.taps.size(); ++t) {
@@ -90,10 +103,6 @@ void ChannelLanes<T>::choose_segments() {
     };
     whole_cost += add(whole.back(), touching_);
     inside_cost += add(inside.back(), false);
-    for (const ColumnSegment& segment : inside.back()) {
-      readable = readable && !conflicts(this->source_step_[2],
-                                        segment.columns.end - segment.columns.begin);
-    }
   }
   if (readable) {
     // To pack costs about a third of a product, for all panels of weights together.
@@ -125,10 +134,9 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
         const ColumnSegment::Tap& tap = columns.taps[static_cast<std::size_t>(u)];
         const std::int64_t offset = width.taps[tap.index].offset;
         const std::int64_t source =
-            this->in_place_
-                ? (d.offset * this->sources_[1] + h.offset) * this->sources_[2] + offset
-                : this->strip_at(d.offset, this->axes_[1].place(h.offset)) +
-                      this->axes_[2].place(offset) * pixel_elements_;
+            this->in_place_ ? (d.offset * this->sources_[1] + h.offset) * this->sources_[2] + offset
+                            : this->strip_at(d.offset, this->axes_[1].place(h.offset)) +
+                                  this->axes_[2].place(offset) * this->reduced_;
         const std::int64_t place =
             kernel_row * width_taps + static_cast<std::int64_t>(tap.index);
         result.taps.push_back(
@@ -156,7 +164,7 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
 
 template <class T>
 std::int64_t ChannelLanes<T>::row_elements(std::int64_t columns) const noexcept {
-  return this->axes_[2].length(columns) * pixel_elements_;
+  return this->axes_[2].length(columns) * this->reduced_;
 }
 
 /// The k blocks of a row; the taps of a phase where the source is read in place; in channels_first,
@@ -204,12 +212,12 @@ void ChannelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int6
   if (axis.offsets().empty()) return;
   const std::int64_t start = first_column * this->source_step_[2];
   if (axis.shared()) {
-    pack_series(start + axis.offsets().front(), 1, axis.length(columns), strip, pixel_elements_);
+    pack_series(start + axis.offsets().front(), 1, axis.length(columns), strip, this->reduced_);
     return;
   }
   for (const std::int64_t offset : axis.offsets()) {
     pack_series(start + offset, this->source_step_[2], columns,
-                strip + axis.place(offset) * pixel_elements_, axis.step() * pixel_elements_);
+                strip + axis.place(offset) * this->reduced_, axis.step() * this->reduced_);
   }
 }
 
@@ -242,7 +250,7 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
   std::byte* lists = extra + aligned_bytes<KBlock>(most_blocks_);
   T* tiles = reinterpret_cast<T*>(lists);
   Sources sources{strips, this->axes_[1].step() * this->strip_row_elements(),
-                  this->axes_[2].step() * pixel_elements_};
+                  this->axes_[2].step() * this->reduced_};
   if (this->in_place_) {
     const Maps<T>& source = call.source;
     const auto& step = this->source_step_;
@@ -349,18 +357,17 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
   if (columns.begin >= columns.end) return;
   const std::int64_t row = products.row - block.row;
   GatherTile<T> tile{};
+  tile.tile_pixels = this->tile_pixels_;
   tile.source_pixel_stride = sources.pixel_stride;
   tile.output_pixel_stride =
       this->channels_last_ ? width.step * call.output.pixel_stride : this->panel_width_;
-  // Equal tiles: no short one waits for its weights.
-  const std::int64_t count = columns.end - columns.begin;
   tile.least = fused_.least;
   tile.greatest = fused_.greatest;
-  const std::int64_t tile_count = divide_up(count, this->tile_pixels_);
-  const std::int64_t shorter = count / tile_count, longer_tiles = count % tile_count;
-  Range range{columns.begin, columns.begin};
-  for (std::int64_t t = 0; t < tile_count; ++t) {
-    range = {range.end, range.end + shorter + (t < longer_tiles ? 1 : 0)};
+  const std::int64_t count = columns.end - columns.begin;
+  const auto runs = static_cast<int>(divide_up(count, run_pixels_));
+  for (int r = 0; r < runs; ++r) {
+    const Range run = Range::share(count, r, runs);
+    const Range range{columns.begin + run.begin, columns.begin + run.end};
     const std::int64_t pixel = this->output_pixel(products.plan.phase, block.depth, products.row,
                                                   block.column + range.begin);
     tile.pixels = static_cast<int>(range.end - range.begin);
@@ -375,17 +382,17 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
                         ? call.output.sample(block.sample, first_channel(block, panels.begin)) +
                               pixel * call.output.pixel_stride
                         : tiles + (row * phase_columns + range.begin) * this->panel_width_;
-      multiply_tile(call, products, panels, pixel, tile);
+      multiply_run(call, products, panels, pixel, tile);
     }
   }
 }
 
-/// The k blocks of one tile, and what the epilogue leaves of them: of several panels where terms
+/// The k blocks of some pixels, and what the epilogue leaves of them: of several panels where terms
 /// have offsets of their own, else of one.
 template <class T>
-void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& products,
-                                    const Range& panels, std::int64_t pixel,
-                                    GatherTile<T>& tile) const noexcept {
+void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products,
+                                   const Range& panels, std::int64_t pixel,
+                                   GatherTile<T>& tile) const noexcept {
   const Block& block = products.block;
   const Segment& segment = products.segment;
   const T* source = tile.source;
@@ -420,10 +427,8 @@ void ChannelLanes<T>::multiply_tile(const Call& call, const RowProducts& product
     tile.tap_count = k->units;
     tile.channels = k->length;
     tile.source = source + k->begin;
-    tile.prefetch = nullptr;
-    if (products.streams && panels.begin == products.panels.begin) {  // the next tile
-      tile.prefetch = source + tile.pixels * tile.source_pixel_stride + k->begin * kLineElements<T>;
-    }
+    tile.streams = products.streams && panels.begin == products.panels.begin;
+    tile.first_channel = k->begin;
     tile.weight = weight + k->begin * this->panel_width_;
     this->kernels_.gather_channels_last(tile);
   }

@@ -44,7 +44,7 @@ class ChannelLanes final : public StripGemm<T> {
     std::int64_t row;
     Range panels;
     bool accumulates, finishes;  ///< whether there were k blocks before; whether none follow
-    bool streams;                ///< whether sources come, tile after tile, from memory
+    bool streams;                ///< whether sources, which touch, come from memory
   };
 
   /// Where a block's tiles read.
@@ -63,7 +63,6 @@ class ChannelLanes final : public StripGemm<T> {
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,
                 std::byte* extra) const noexcept override;
 
-  bool conflicts(std::int64_t step, std::int64_t columns) const noexcept;
   void choose_segments();
   Segment cut_products(const Phase& phase, const ColumnSegment& columns) const;
   void pack_pixels(const Maps<T>& source, const T* from, std::int64_t step, std::int64_t pixels,
@@ -74,8 +73,8 @@ class ChannelLanes final : public StripGemm<T> {
                              std::int64_t row, KBlock* blocks) const noexcept;
   void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
                     T* tiles) const noexcept;
-  void multiply_tile(const Call& call, const RowProducts& products, const Range& panels,
-                     std::int64_t pixel, GatherTile<T>& tile) const noexcept;
+  void multiply_run(const Call& call, const RowProducts& products, const Range& panels,
+                    std::int64_t pixel, GatherTile<T>& tile) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t rows, std::int64_t columns, const Range& panels,
                    const T* tiles) const noexcept;
@@ -89,8 +88,8 @@ class ChannelLanes final : public StripGemm<T> {
   }
 
   FusedClamp<T> fused_;
-  std::int64_t pixel_elements_;  ///< of a strip's pixel
-  std::int64_t panels_together_;  ///< that a tile goes through before the next one
+  std::int64_t run_pixels_;       ///< of a row that go through a panel together, at most
+  std::int64_t panels_together_;  ///< that a run of pixels goes through before the next one
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit
   std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
   std::vector<std::vector<Segment>> segments_;  ///< of each phase

@@ -10,63 +10,103 @@ namespace {
 
 template <class T>
 struct GatherChannelsLast {
-  /// Adds the products of one tap for the pixels [kFirst, kEnd).
-  template <int kFirst, int kEnd, bool kPrefetches = false, int kPixels, int kVectors>
+  /// Adds the products of one tap for the pixels [kFirst, kEnd) of those from `source` on.
+  template <int kFirst, int kEnd, bool kStreams = false, int kPixels, int kVectors>
   CONVOLITH_INLINE static void add_tap(Vec<T> (&sum)[kPixels][kVectors], const GatherTile<T>& tile,
-                                       const Tap& tap) {
-    RowPointers<T, kPixels> source(tile.source + tap.source, tile.source_pixel_stride);
-    const T* weight = tile.weight + tap.weight;
-    const T* prefetch = tile.prefetch;
-    CONVOLITH_UNROLL(4)
+                                       const T* source, const T* weight) {
+    RowPointers<T, kPixels> pixels(source, tile.source_pixel_stride);
+    // Pixels touch where they stream: those of the next tile are fetched, all channels in turn.
+    const T* ahead = source + kPixels * tile.source_pixel_stride +
+                     tile.first_channel * (kPixels - 1);
+    CONVOLITH_UNROLL(1)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
-      if constexpr (kPrefetches) {
-        __builtin_prefetch(prefetch, 0, 2);
-        prefetch += kLineElements<T>;
+      if constexpr (kStreams) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += kPixels;
       }
       Vec<T> column[kVectors];
       CONVOLITH_UNROLL(2)
       for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
       CONVOLITH_UNROLL(16)
       for (int p = kFirst; p < kEnd; ++p) {
-        const Vec<T> row = broadcast(source.at(p));
+        const Vec<T> row = broadcast(pixels.at(p));
         CONVOLITH_UNROLL(2)
         for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
       }
-      source.advance();
+      pixels.advance();
       weight += kTileColumns<T>;
     }
   }
 
+  template <bool kFinishes, int kPixels, int kVectors>
+  CONVOLITH_INLINE static void store_sums(Vec<T> (&sum)[kPixels][kVectors],
+                                          const GatherTile<T>& tile, T* output) {
+    if constexpr (kFinishes) {
+      finish_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels, tile.accumulate,
+                     tile.bias, tile.least, tile.greatest);
+    } else {
+      store_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels, tile.accumulate);
+    }
+  }
+
+  // Functions of their own, with no more addresses than there are registers: GCC would keep some in
+  // vector registers, where they wait behind the multiply-adds.
+
   template <int kPixels, int kVectors, bool kFinishes>
-  static void run_tile(const GatherTile<T>& tile) {
-    prefetch_tile<T, kPixels, kVectors>(tile.output, tile.output_pixel_stride);
+  [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source, T* output,
+                                         unsigned edges) {
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
       const Tap& tap = tile.taps[t];
-      switch (tap.padded_edges & tile.edges) {
-        case kFirstPixel: add_tap<1, kPixels>(sum, tile, tap); break;
-        case kLastPixel: add_tap<0, kPixels - 1>(sum, tile, tap); break;
-        default:
-          tile.prefetch != nullptr ? add_tap<0, kPixels, true>(sum, tile, tap)
-                                   : add_tap<0, kPixels>(sum, tile, tap);
+      const T* from = source + tap.source;
+      const T* weight = tile.weight + tap.weight;
+      switch (tap.padded_edges & edges) {
+        case kFirstPixel: add_tap<1, kPixels>(sum, tile, from, weight); break;
+        case kLastPixel: add_tap<0, kPixels - 1>(sum, tile, from, weight); break;
+        default: add_tap<0, kPixels>(sum, tile, from, weight);
       }
     }
-    if constexpr (kFinishes) {
-      finish_tile<T>(sum, tile.output, tile.output_pixel_stride, tile.out_channels,
-                     tile.accumulate, tile.bias, tile.least, tile.greatest);
-    } else {
-      store_tile<T>(sum, tile.output, tile.output_pixel_stride, tile.out_channels,
-                    tile.accumulate);
-    }
+    store_sums<kFinishes>(sum, tile, output);
+  }
+
+  /// Of one tap, which finds no padding.
+  template <int kPixels, int kVectors, bool kFinishes, bool kStreams>
+  [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
+                                              const T* weight, T* output) {
+    Vec<T> sum[kPixels][kVectors] = {};
+    add_tap<0, kPixels, kStreams>(sum, tile, source, weight);
+    store_sums<kFinishes>(sum, tile, output);
   }
 
   template <int kPixels>
   struct Rows {
-    static void run(const GatherTile<T>& tile) {
+    template <int kVectors, bool kFinishes>
+    static void run_tiles(const GatherTile<T>& tile, int first, int end) {
+      if (tile.tap_count == 1 && (tile.taps->padded_edges & tile.edges) == 0) {
+        const T* weight = tile.weight + tile.taps->weight;
+        for (int p = first; p < end; p += kPixels) {
+          const T* source = tile.source + tile.taps->source + p * tile.source_pixel_stride;
+          T* output = tile.output + p * tile.output_pixel_stride;
+          tile.streams
+              ? run_pointwise<kPixels, kVectors, kFinishes, true>(tile, source, weight, output)
+              : run_pointwise<kPixels, kVectors, kFinishes, false>(tile, source, weight, output);
+        }
+        return;
+      }
+      for (int p = first; p < end; p += kPixels) {
+        const unsigned edges = (p == 0 ? tile.edges & kFirstPixel : 0U) |
+                               (p + kPixels == tile.pixels ? tile.edges & kLastPixel : 0U);
+        run_tile<kPixels, kVectors, kFinishes>(tile, tile.source + p * tile.source_pixel_stride,
+                                               tile.output + p * tile.output_pixel_stride, edges);
+      }
+    }
+    static void run(const GatherTile<T>& tile, int first, int end) {
       if (tile.out_channels > kLanes<T>) {
-        tile.finishes ? run_tile<kPixels, 2, true>(tile) : run_tile<kPixels, 2, false>(tile);
+        tile.finishes ? run_tiles<2, true>(tile, first, end)
+                      : run_tiles<2, false>(tile, first, end);
       } else {
-        tile.finishes ? run_tile<kPixels, 1, true>(tile) : run_tile<kPixels, 1, false>(tile);
+        tile.finishes ? run_tiles<1, true>(tile, first, end)
+                      : run_tiles<1, false>(tile, first, end);
       }
     }
   };
@@ -74,16 +114,17 @@ struct GatherChannelsLast {
 
 template <class T>
 void gather_channels_last(const GatherTile<T>& tile) {
-  ForRows<GatherChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile);
+  for_equal_tiles<GatherChannelsLast<T>::template Rows, kTileRows>(tile.pixels, tile.tile_pixels,
+                                                                   tile);
 }
 
 template <class T>
 struct GatherTermsChannelsLast {
   template <int kPixels, int kVectors, bool kFinishes>
-  static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
-                       const T* weight, const T* bias, T* output, int channels) {
-    prefetch_tile<T, kPixels, kVectors>(output, tile.output_pixel_stride);
-    const RowPointers<T, kPixels> source(tile.source, tile.source_pixel_stride);
+  [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
+                                         std::int64_t terms, const T* from, const T* weight,
+                                         const T* bias, T* output, int channels) {
+    const RowPointers<T, kPixels> source(from, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)
     for (std::int64_t t = 0; t < terms; ++t) {
@@ -111,25 +152,28 @@ struct GatherTermsChannelsLast {
   struct Rows {
     template <bool kFinishes>
     static void run_panels(const GatherTile<T>& tile, const std::int64_t* offsets,
-                           std::int64_t terms, std::int64_t panel_stride) {
+                           std::int64_t terms, std::int64_t panel_stride, int pixel) {
+      const T* source = tile.source + pixel * tile.source_pixel_stride;
       const T* weight = tile.weight;
       for (int first = 0; first < tile.out_channels; first += kTileColumns<T>) {
         const int left = tile.out_channels - first;
         const T* bias = tile.bias != nullptr ? tile.bias + first : nullptr;
-        T* output = tile.output + first;
+        T* output = tile.output + pixel * tile.output_pixel_stride + first;
         if (left > kLanes<T>) {
-          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, weight, bias, output,
+          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, source, weight, bias, output,
                                           left < kTileColumns<T> ? left : kTileColumns<T>);
         } else {
-          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, weight, bias, output, left);
+          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, source, weight, bias, output, left);
         }
         weight += panel_stride;
       }
     }
     static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
-                    std::int64_t panel_stride) {
-      tile.finishes ? run_panels<true>(tile, offsets, terms, panel_stride)
-                    : run_panels<false>(tile, offsets, terms, panel_stride);
+                    std::int64_t panel_stride, int first, int end) {
+      for (int pixel = first; pixel < end; pixel += kPixels) {
+        tile.finishes ? run_panels<true>(tile, offsets, terms, panel_stride, pixel)
+                      : run_panels<false>(tile, offsets, terms, panel_stride, pixel);
+      }
     }
   };
 };
@@ -137,8 +181,8 @@ struct GatherTermsChannelsLast {
 template <class T>
 void gather_terms_channels_last(const GatherTile<T>& tile, const std::int64_t* offsets,
                                 std::int64_t terms, std::int64_t panel_stride) {
-  ForRows<GatherTermsChannelsLast<T>::template Rows, kTileRows>::run(tile.pixels, tile, offsets,
-                                                                     terms, panel_stride);
+  for_equal_tiles<GatherTermsChannelsLast<T>::template Rows, kOverlappingRows>(
+      tile.pixels, kOverlappingRows, tile, offsets, terms, panel_stride);
 }
 
 /// How a tile's source pixels lie: whole vectors, a last vector in part, or one by one.

@@ -6,9 +6,8 @@ namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
 template <class T, int kRows, int kVectors>
-void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c, std::int64_t c_row_stride,
-                  int columns, bool accumulate) {
-  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
+[[gnu::noinline]] void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c,
+                                    std::int64_t c_row_stride, int columns, bool accumulate) {
   Vec<T> sum[kRows][kVectors] = {};
   CONVOLITH_UNROLL(2)
   for (std::int64_t p = 0; p < k; ++p) {
@@ -54,9 +53,10 @@ constexpr int kThinRows = 4;
 /// The same with rows of B anywhere; `columns` may end in the last vector, beyond which B is not
 /// read.
 template <class T, int kRows, int kVectors, bool kPartial>
-void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b, const std::int64_t* offsets,
-                          T* c, std::int64_t c_row_stride, int columns, bool accumulate) {
-  prefetch_tile<T, kRows, kVectors>(c, c_row_stride);
+[[gnu::noinline]] void gemm_offsets_tile_of(std::int64_t k, const T* a, const T* b,
+                                            const std::int64_t* offsets, T* c,
+                                            std::int64_t c_row_stride, int columns,
+                                            bool accumulate) {
   const int last = columns - (kVectors - 1) * kLanes<T>;
   Vec<T> sum[kRows][kVectors] = {};
   CONVOLITH_UNROLL(2)

@@ -69,11 +69,14 @@ struct GatherTile {
   std::int64_t output_pixel_stride;
   std::int64_t output_channel_stride;
   int pixels, out_channels;            ///< extents of the tile
+  int tile_pixels;  ///< channels_last: of the equal register tiles that the pixels are cut into, at
+                    ///< most
   bool accumulate, finishes;
   const T* bias;                       ///< of its channels; null: none
   T least, greatest;
-  unsigned edges;  ///< those of the taps' edges at which the tile stands; channels_last alone
-  const T* prefetch;  ///< wanted soon, a line for each channel; null: nothing. channels_last alone
+  unsigned edges;  ///< those of the taps' edges at which the pixels stand; channels_last alone
+  bool streams;    ///< pixels, which touch, come from memory; channels_last alone
+  std::int64_t first_channel;  ///< where they stream: a pixel's channels before those of the tile
 };
 
 /// Lines of output pixels of a few channels: output[channel, line, column] = sum over terms t of
@@ -137,7 +140,8 @@ struct CopySegment {
 template <class T>
 struct Kernels {
   int lanes;         ///< of a vector
-  int tile_rows;     ///< register tile of gemm_tile and the gather kernels
+  int tile_rows;     ///< of a register tile, at most
+  int overlapping_rows;  ///< with which the products of a tile begin while the last one is stored
   int tile_columns;  ///< two vectors
 
   /// c[rows, columns] (+)= a[k][tile_rows]^T b[k][tile_columns]; c's columns are contiguous.
@@ -194,12 +198,12 @@ struct Kernels {
                     T* panel);
 
   /// Lanes are output channels: contiguous in weight and output, weight panel tile_columns wide.
-  /// tile_rows pixels at most.
+  /// Any number of pixels.
   void (*gather_channels_last)(const GatherTile<T>& tile);
 
   /// The same for short runs of products and any number of output channels: term t reads
   /// source[offsets[t]], its weights for panel p lie at weight[p * panel_stride + t *
-  /// tile_columns]; taps and channels are not read.
+  /// tile_columns]; taps, channels and tile_pixels are not read.
   void (*gather_terms_channels_last)(const GatherTile<T>& tile, const std::int64_t* offsets,
                                      std::int64_t terms, std::int64_t panel_stride);
 

@@ -11,6 +11,10 @@ namespace {
 
 constexpr int kTileVectors = 2;
 
+/// Rows of a register tile of short sums: with fewer of them than there is room for, the products
+/// of the next tile begin while those of this one are stored.
+constexpr int kOverlappingRows = kTileRows < 8 ? kTileRows : 8;
+
 template <class T>
 constexpr int kTileColumns = kTileVectors * kLanes<T>;
 
@@ -33,34 +37,23 @@ struct RowPointers {
   }
 };
 
-/// A tile comes from as far as memory, and is wanted at the end. Rows that do not begin on a line
-/// end on one more.
-template <class T, int kRows, int kVectors>
-CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
-  constexpr std::uintptr_t kLine = 64;
-  CONVOLITH_UNROLL(32)
-  for (int r = 0; r < kRows; ++r) {
-    const T* row = tile + r * row_stride;
-    CONVOLITH_UNROLL(8)
-    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
-  }
-  const auto begin = reinterpret_cast<std::uintptr_t>(tile);
-  const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
-  if ((begin | stride) % kLine == 0) return;
-  CONVOLITH_UNROLL(32)
-  for (int r = 0; r < kRows; ++r) {
-    __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, 1);
-  }
-}
-
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
                                  std::int64_t row_stride, int columns, bool accumulate) {
   const int last = columns - (kVectors - 1) * kLanes<T>;
+  T* row = tile;
+  if (!accumulate && last == kLanes<T>) {
+    CONVOLITH_UNROLL(32)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) store<T>(row + v * kLanes<T>, sum[r][v]);
+      row = opaque(row + row_stride);  // or all rows' addresses would be computed first, and spilt
+    }
+    return;
+  }
   CONVOLITH_UNROLL(32)
-  for (int r = 0; r < kRows; ++r) {
-    T* row = tile + r * row_stride;
+  for (int r = 0; r < kRows; ++r, row = opaque(row + row_stride)) {
     CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       T* at = row + v * kLanes<T>;
@@ -120,6 +113,17 @@ struct ForRows {
     Body<kMost>::run(arguments...);
   }
 };
+
+/// Cuts `count` rows into tiles of `most` at most, equal but for one row: Body<kRows>::run(...,
+/// first, end) for those of kRows rows. `most` is kMost at most.
+template <template <int> class Body, int kMost, class... Arguments>
+CONVOLITH_INLINE void for_equal_tiles(int count, int most, const Arguments&... arguments) {
+  const int tiles = (count + most - 1) / most;
+  const int shorter = count / tiles;
+  const int longer_end = count % tiles * (shorter + 1);
+  if (longer_end > 0) ForRows<Body, kMost>::run(shorter + 1, arguments..., 0, longer_end);
+  ForRows<Body, kMost>::run(shorter, arguments..., longer_end, count);
+}
 
 }  // namespace
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -8,51 +8,60 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-template <class T, int kRows, int kVectors>
-void winograd_product_of(const WinogradProduct<T>& in) {
-  prefetch_tile<T, kRows, kVectors>(in.products, in.product_stride);
-  Vec<T> sum[kRows][kVectors] = {};
-  RowPointers<T, kRows> rows(in.tiles, in.tile_stride);
-  const T* weight = in.weight;
-  const T* ahead = in.ahead;
-  const std::int64_t ahead_step = in.ahead_step;
-  CONVOLITH_UNROLL(4)
-  for (std::int64_t p = 0; p < in.terms; ++p) {
-    Vec<T> column[kVectors];
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
-    CONVOLITH_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) {
-      const Vec<T> row = broadcast(rows.at(r));
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
-    }
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kTileVectors; ++v) __builtin_prefetch(ahead + v * kLanes<T>, 0, 2);
-    rows.advance();
-    weight += kTileColumns<T>;
-    ahead += ahead_step;
-  }
-  store_tile<T, kRows, kVectors>(sum, in.products, in.product_stride, in.columns, in.accumulate);
-}
-
 template <class T>
 struct WinogradProducts {
+  /// A register tile; it fetches `ahead_step` of the weights ahead with each term.
+  template <int kRows, int kVectors>
+  [[gnu::noinline]] static void run_tile(const WinogradProduct<T>& in, const T* tiles, T* products,
+                                         const T* ahead, std::int64_t ahead_step) {
+    Vec<T> sum[kRows][kVectors] = {};
+    RowPointers<T, kRows> rows(tiles, in.tile_stride);
+    const T* weight = in.weight;
+    CONVOLITH_UNROLL(4)
+    for (std::int64_t p = 0; p < in.terms; ++p) {
+      Vec<T> column[kVectors];
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+      CONVOLITH_UNROLL(16)
+      for (int r = 0; r < kRows; ++r) {
+        const Vec<T> row = broadcast(rows.at(r));
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = multiply_add(row, column[v], sum[r][v]);
+      }
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kTileVectors; ++v) __builtin_prefetch(ahead + v * kLanes<T>, 0, 2);
+      rows.advance();
+      weight += kTileColumns<T>;
+      ahead += ahead_step;
+    }
+    store_tile<T, kRows, kVectors>(sum, products, in.product_stride, in.columns, in.accumulate);
+  }
+
   template <int kRows>
   struct Rows {
-    static void run(const WinogradProduct<T>& in) {
-      if (in.columns > kLanes<T>) {
-        winograd_product_of<T, kRows, 2>(in);
-      } else {
-        winograd_product_of<T, kRows, 1>(in);
+    static void run(const WinogradProduct<T>& in, std::int64_t ahead_step, int first, int end) {
+      for (int row = first; row < end; row += kRows) {
+        const T* tiles = in.tiles + row * in.tile_stride;
+        T* products = in.products + row * in.product_stride;
+        // Each row's share of the weights ahead.
+        const T* ahead = in.ahead + row * in.terms * kTileColumns<T> / in.rows;
+        if (in.columns > kLanes<T>) {
+          run_tile<kRows, 2>(in, tiles, products, ahead, ahead_step);
+        } else {
+          run_tile<kRows, 1>(in, tiles, products, ahead, ahead_step);
+        }
       }
     }
   };
 };
 
+/// Few rows make one tile, for weights may come from L2 or beyond.
 template <class T>
 void winograd_product(const WinogradProduct<T>& in) {
-  ForRows<WinogradProducts<T>::template Rows, kTileRows>::run(in.rows, in);
+  const int most = in.rows > kTileRows ? kOverlappingRows : kTileRows;
+  const std::int64_t tiles = (in.rows + most - 1) / most;
+  const std::int64_t ahead_step = (kTileColumns<T> + tiles - 1) / tiles;
+  for_equal_tiles<WinogradProducts<T>::template Rows, kTileRows>(in.rows, most, in, ahead_step);
 }
 
 }  // namespace

@@ -31,11 +31,10 @@ struct WinogradWeight {
   std::int64_t frequency_stride;
 };
 
-/// products[tile][column] (+)= sum over terms of tiles[tile][term] * weight[term][column], for a
-/// register tile of `rows` tiles.
+/// products[tile][column] (+)= sum over terms of tiles[tile][term] * weight[term][column].
 template <class T>
 struct WinogradProduct {
-  int rows, columns;  ///< tile_rows and tile_columns at most
+  int rows, columns;  ///< any number of tiles, tile_columns at most
   std::int64_t terms;
   const T* tiles;
   std::int64_t tile_stride;
@@ -43,8 +42,7 @@ struct WinogradProduct {
   T* products;
   std::int64_t product_stride;
   bool accumulate;
-  const T* ahead;  ///< weights that are wanted in L2 next, `ahead_step` of them with each term
-  std::int64_t ahead_step;
+  const T* ahead;  ///< weights that are wanted in L2 next, as many as these
 };
 
 /// output = (A^T products A) + bias, limited to [least, greatest], for tiles that lie evenly apart.

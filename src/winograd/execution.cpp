@@ -656,25 +656,19 @@ class WinogradExecution final : public Execution {
                       std::int64_t panel, std::int64_t count, const T* sources, const T* weights,
                       const T* next, T* products) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
-    const auto row_tiles = static_cast<int>(divide_up(count, kernels_.tile_rows));
     WinogradProduct<T> product{};
     product.columns =
         static_cast<int>(std::min(columns, geometry_.produced - (first_panel + panel) * columns));
     product.terms = terms.end - terms.begin;
+    product.rows = static_cast<int>(count);
+    product.tiles = sources + f * source_stride_ + terms.begin;
     product.tile_stride = row_;
     product.weight = weights;
+    product.products = products + f * product_stride_ + panel * columns;
     product.product_stride = product_row_;
     product.accumulate = terms.begin > 0;
-    product.ahead_step = divide_up(columns, row_tiles);
-    for (int tile = 0; tile < row_tiles; ++tile) {
-      const Range rows = Range::share(count, tile, row_tiles);
-      product.rows = static_cast<int>(rows.end - rows.begin);
-      product.tiles = sources + f * source_stride_ + rows.begin * row_ + terms.begin;
-      product.products = products + f * product_stride_ + rows.begin * product_row_ +
-                         panel * columns;
-      product.ahead = next + tile * product.terms * product.ahead_step;
-      kernels_.winograd->product(product);
-    }
+    product.ahead = next;
+    kernels_.winograd->product(product);
   }
 
   void transform_products(const Call& call, std::int64_t group, std::int64_t panel_group,

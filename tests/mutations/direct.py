@@ -5,14 +5,24 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/direct.inl.hpp": (
         (
-            "case kFirstPixel: «add_tap<1, kPixels>(sum, tile, tap);» break;",
-            "add_tap<0, kPixels>(sum, tile, tap);",
+            "case kFirstPixel: «add_tap<1, kPixels>(sum, tile, from, weight);» break;",
+            "add_tap<0, kPixels>(sum, tile, from, weight);",
             "the first pixel reads its padding from the array",
         ),
         (
-            "case kLastPixel: «add_tap<0, kPixels - 1>(sum, tile, tap);» break;",
-            "add_tap<0, kPixels>(sum, tile, tap);",
+            "case kLastPixel: «add_tap<0, kPixels - 1>(sum, tile, from, weight);» break;",
+            "add_tap<0, kPixels>(sum, tile, from, weight);",
             "the last pixel reads its padding from the array",
+        ),
+        (
+            "| «(p + kPixels == tile.pixels ? tile.edges & kLastPixel : 0U)»;",
+            "(tile.edges & kLastPixel)",
+            "every tile of a run has its last pixel at the border",
+        ),
+        (
+            "const unsigned edges = «(p == 0 ? tile.edges & kFirstPixel : 0U)» |",
+            "(tile.edges & kFirstPixel)",
+            "every tile of a run has its first pixel at the border",
         ),
         (
             "const int last = «tile.pixels - (kVectors - 1) * kLanes<T>»;",

@@ -21,6 +21,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last vector is stored whole",
         ),
         ("if («rows < kMost») {", "rows < kMost - 1", "a tile has a row too many"),
+        (
+            "const int longer_end = «count % tiles * (shorter + 1)»;",
+            "0",
+            "of tiles that are not all equal the last one ends beyond the rows",
+        ),
+        (
+            "const int tiles = «(count + most - 1) / most»;",
+            "count < most ? 1 : count / most",
+            "a tile gets more rows than there are kernels for",
+        ),
     ),
     "src/kernels/gemm.inl.hpp": (
         (

@@ -27,6 +27,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
   return {
       .lanes = kLanes<T>,
       .tile_rows = kTileRows,
+      .overlapping_rows = kOverlappingRows,
       .tile_columns = kTileColumns<T>,
       .gemm_tile = gemm_tile<T>,
       .pixel_shape = pixel_shape<T>,
