@@ -28,8 +28,8 @@ struct LaneCosts {
 };
 
 /// Empty lanes count in full. Channels as lanes pay in channels_first for transposing the output
-/// with a share of the sum; pixels as lanes read vectors that straddle lines, and too few rows
-/// leave multiply-adds waiting for one another. Both pay for packing with a share of the output
+/// with a share of the sum; pixels as lanes read vectors that straddle lines, and a single
+/// row leaves multiply-adds waiting for one another. Both pay for packing with a share of the output
 /// channels, the smaller the more taps read what is packed. The constants were fitted to the layers
 /// of MobileNet-v2 and ResNet-50.
 LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
@@ -56,9 +56,9 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
 
   const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
   const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
-  constexpr double kIndependentRows = 4;
-  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * std::max(1.0, kIndependentRows / rows) +
-                     12 / sum + (transposes ? 0 : 8 * packed + 15 / sum);
+  const double waiting = channels == 1 ? 4 : 1;
+  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * waiting + 12 / sum +
+                     (transposes ? 0 : 8 * packed + 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
 }

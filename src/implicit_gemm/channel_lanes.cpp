@@ -10,29 +10,35 @@ namespace convolith {
 
 namespace {
 
+/// Whether pixels of so many elements lie whole pages apart, and thus share a set of L1.
+template <class T>
+bool share_a_set(std::int64_t elements) {
+  constexpr std::int64_t kPage = 4096;
+  return elements * static_cast<std::int64_t>(sizeof(T)) % kPage == 0;
+}
+
 /// Pixels of a register tile. As many as there is room for read the weights least often; fewer do
-/// better where a panel of weights stays in L1, or where the pixels, whole pages apart, share a
-/// set of it.
+/// better where a panel of weights stays in L1, or where the pixels share a set of it.
 template <class T>
 int tile_pixels(const ConvProblem& problem, const Machine& machine) {
-  constexpr std::int64_t kPage = 4096;
   const Kernels<T>& kernels = kernels_for<T>(machine);
   const bool adjoint = is_adjoint(problem);
   const std::int64_t reduced = adjoint ? problem.out_channels_per_group()
                                        : problem.in_channels_per_group();
   const std::int64_t terms = std::min<std::int64_t>(problem.taps() * reduced, kMaxChain);
-  const auto element = static_cast<std::int64_t>(sizeof(T));
-  const bool near = terms * kernels.tile_columns * element <=
+  const bool near = terms * kernels.tile_columns * static_cast<std::int64_t>(sizeof(T)) <=
                     static_cast<std::int64_t>(machine.l1_bytes / 2);
-  const std::int64_t apart = (adjoint ? 1 : problem.windows[2].stride) * reduced * element;
-  return near || apart % kPage == 0 ? kernels.overlapping_rows : kernels.tile_rows;
+  const std::int64_t step = adjoint ? 1 : problem.windows[2].stride;
+  const bool conflict = problem.layout == Layout::channels_last && share_a_set<T>(step * reduced);
+  return near || conflict ? kernels.overlapping_rows : kernels.tile_rows;
 }
 
 }  // namespace
 
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
-    : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
+    : Base(problem, machine, threads, tile_pixels<T>(problem, machine),
+           problem.layout == Layout::channels_last ? 1 : kernels_for<T>(machine).lanes,
            kernels_for<T>(machine).tile_columns),
       fused_(problem.epilogue) {
   choose_segments();
@@ -78,7 +84,10 @@ void ChannelLanes<T>::choose_segments() {
   const bool zeros = this->problem_.padding_mode == PaddingMode::zeros;
   std::vector<std::vector<ColumnSegment>> whole, inside;
   double whole_cost = 0, inside_cost = 0;
-  touching_ = true;
+  // Strips of channels_first are packed, and may have gaps.
+  const bool gaps = !this->channels_last_ && share_a_set<T>(this->axes_[2].step() * this->reduced_);
+  pixel_elements_ = this->reduced_ + (gaps ? this->kernels_.lanes : 0);
+  touching_ = !gaps;
   const bool readable = this->channels_last_ && (zeros || this->pointwise_);
   for (const PhasePlan& plan : this->phases_) {
     const AxisPhase& width = plan.phase.axes[2];
@@ -136,7 +145,7 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
         const std::int64_t source =
             this->in_place_ ? (d.offset * this->sources_[1] + h.offset) * this->sources_[2] + offset
                             : this->strip_at(d.offset, this->axes_[1].place(h.offset)) +
-                                  this->axes_[2].place(offset) * this->reduced_;
+                                  this->axes_[2].place(offset) * pixel_elements_;
         const std::int64_t place =
             kernel_row * width_taps + static_cast<std::int64_t>(tap.index);
         result.taps.push_back(
@@ -164,7 +173,7 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
 
 template <class T>
 std::int64_t ChannelLanes<T>::row_elements(std::int64_t columns) const noexcept {
-  return this->axes_[2].length(columns) * this->reduced_;
+  return this->axes_[2].length(columns) * pixel_elements_;
 }
 
 /// The k blocks of a row; the taps of a phase where the source is read in place; in channels_first,
@@ -212,12 +221,12 @@ void ChannelLanes<T>::pack_strip(const Maps<T>& source, const T* line, std::int6
   if (axis.offsets().empty()) return;
   const std::int64_t start = first_column * this->source_step_[2];
   if (axis.shared()) {
-    pack_series(start + axis.offsets().front(), 1, axis.length(columns), strip, this->reduced_);
+    pack_series(start + axis.offsets().front(), 1, axis.length(columns), strip, pixel_elements_);
     return;
   }
   for (const std::int64_t offset : axis.offsets()) {
     pack_series(start + offset, this->source_step_[2], columns,
-                strip + axis.place(offset) * this->reduced_, axis.step() * this->reduced_);
+                strip + axis.place(offset) * pixel_elements_, axis.step() * pixel_elements_);
   }
 }
 
@@ -250,7 +259,7 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
   std::byte* lists = extra + aligned_bytes<KBlock>(most_blocks_);
   T* tiles = reinterpret_cast<T*>(lists);
   Sources sources{strips, this->axes_[1].step() * this->strip_row_elements(),
-                  this->axes_[2].step() * this->reduced_};
+                  this->axes_[2].step() * pixel_elements_};
   if (this->in_place_) {
     const Maps<T>& source = call.source;
     const auto& step = this->source_step_;

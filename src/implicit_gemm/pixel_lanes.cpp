@@ -165,9 +165,11 @@ void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const P
   const std::int64_t column_end = std::min(block.column_end, width.count);
   const Range planes = this->taps_inside(plan.phase, 0, block.depth);
   const std::int64_t group = this->kernels_.pixel_shape(tile.channels, width.count).lines;
+  const bool at_once = at_home && plan.phase.taps() * this->reduced_ <= most_terms_;
   for (std::int64_t column = block.column; column < column_end; column += tile.columns) {
     const PixelShape shape = this->kernels_.pixel_shape(tile.channels, column_end - column);
-    tile.columns = static_cast<int>(std::min<std::int64_t>(shape.columns, column_end - column));
+    tile.columns = at_once ? column_end - column
+                           : std::min<std::int64_t>(shape.columns, column_end - column);
     for (std::int64_t row = block.row; row < row_end; row += tile.lines) {
       std::int64_t next = row / group * group;  // the next group
       const Range terms = group_terms(plan, planes, next, group);
@@ -197,7 +199,7 @@ void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const P
       if (at_home) continue;
       const std::int64_t stride = round_up(tile.columns, this->kernels_.lanes);
       for (std::int64_t line = 0; line < tile.lines; ++line) {
-        finish_line(call, block, plan, row + line, column, tile.columns, channels,
+        finish_line(call, block, plan, row + line, column, static_cast<int>(tile.columns), channels,
                     partial + line * tile.channels * stride, stride);
       }
     }

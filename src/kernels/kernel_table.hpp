@@ -85,7 +85,7 @@ template <class T>
 struct PixelTile {
   int channels;  ///< tile_rows at most
   std::int64_t lines;
-  int columns;  ///< of each line, pixel_shape's at most
+  std::int64_t columns;  ///< of each line; pixel_shape's at most if it continues or has no output
   std::int64_t terms;
   const T* weight;  ///< panel [term][tile_rows]
   const T* source;

@@ -38,7 +38,7 @@ PixelShape pixel_shape(int channels, std::int64_t columns) {
 template <class T, int kChannels, int kLines, int kVectors>
 CONVOLITH_INLINE void store_pixels(const PixelTile<T>& tile,
                                    const Vec<T> (&sum)[kLines][kChannels][kVectors]) {
-  const int last = tile.columns - (kVectors - 1) * kLanes<T>;
+  const auto last = static_cast<int>(tile.columns) - (kVectors - 1) * kLanes<T>;
   CONVOLITH_UNROLL(4)
   for (int l = 0; l < kLines; ++l) {
     T* line = tile.output + l * tile.output_line_stride;
@@ -54,17 +54,20 @@ CONVOLITH_INLINE void store_pixels(const PixelTile<T>& tile,
           continue;
         }
       }
+      T* at = line + v * kLanes<T>;
       CONVOLITH_UNROLL(16)
       for (int c = 0; c < kChannels; ++c) {
-        store_upto<T>(line + c * tile.output_channel_stride + v * kLanes<T>, sum[l][c][v], count);
+        store_upto<T>(at, sum[l][c][v], count);
+        at = opaque(at + tile.output_channel_stride);
       }
     }
   }
 }
 
+/// A function of its own, as those of `GatherChannelsLast`.
 template <class T, int kChannels, int kLines, int kVectors, bool kPartial>
-void pixel_tile_of(const PixelTile<T>& tile) {
-  const int last = tile.columns - (kVectors - 1) * kLanes<T>;
+[[gnu::noinline]] void pixel_tile_of(const PixelTile<T>& tile) {
+  const auto last = static_cast<int>(tile.columns) - (kVectors - 1) * kLanes<T>;
   const T* weight = tile.weight;
   const T* source = tile.source;
   const std::int64_t* offsets = tile.offsets;
@@ -157,7 +160,7 @@ struct PixelTiles {
       }
     }
     template <int kVectors>
-    static void run_vectors(const PixelTile<T>& tile) {
+    CONVOLITH_INLINE static void run_vectors(const PixelTile<T>& tile) {
       if constexpr (kVectors > 1) {
         if (tile.columns <= kVectors / 2 * kLanes<T>) {
           run_vectors<kVectors / 2>(tile);
@@ -170,7 +173,18 @@ struct PixelTiles {
         run_lines<kVectors, 1>(tile);
       }
     }
-    static void run(const PixelTile<T>& tile) { run_vectors<pixel_vectors(kChannels)>(tile); }
+    static void run(const PixelTile<T>& tile) {
+      PixelTile<T> piece = tile;
+      for (std::int64_t left = tile.columns; left > 0; left -= piece.columns) {
+        const int most = pixel_shape<T>(kChannels, left).columns;
+        piece.columns = left < most ? left : most;
+        run_vectors<pixel_vectors(kChannels)>(piece);
+        piece.source += piece.columns;
+        if (tile.output != nullptr) {
+          piece.output += tile.interleaves ? piece.columns * kChannels : piece.columns;
+        }
+      }
+    }
   };
 };
 

@@ -47,7 +47,7 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
 
   // Products: fewer than four rows wait for their multiply-adds; each register tile is stored. The
   // constants here were fitted to the layers of the classic networks.
-  constexpr double kEfficiency = 0.95, kTileCycles = 60;
+  constexpr double kEfficiency = 0.95, kTileCycles = 40;
   const double filled = std::min(1.0, tiles / 4);
   double products = 2 * frequencies * tiles * terms * produced /
                         (kEfficiency * filled * machine.flops_per_second[wide]) +

@@ -73,8 +73,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/pixel_lanes.cpp": (
         (
-            "tile.columns = static_cast<int>(«std::min<std::int64_t>(shape.columns, "
-            "column_end - column)»);",
+            "tile.columns = at_once ? column_end - column : "
+            "«std::min<std::int64_t>(shape.columns, column_end - column)»;",
             "shape.columns",
             "the last tile of a row is a whole one",
         ),
@@ -270,6 +270,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "lines read where they lie are read beyond their ends",
         ),
         ("if («tile.lines > 0») run_lines", "tile.lines > 1", "the last line of a few is left out"),
+        (
+            "piece.columns = «left < most ? left : most»;",
+            "most",
+            "the last piece of a line has columns beyond its end",
+        ),
         ("if («tile.continues») s =", "false", "sums of earlier terms are lost"),
     ),
     "src/kernels/pixel_gradient.inl.hpp": (
