@@ -8,6 +8,7 @@
 #include "runtime/threads.hpp"
 #include "taps.hpp"
 #include "typed_execution.hpp"
+#include "winograd/blocks.hpp"
 
 namespace convolith {
 namespace {
@@ -51,13 +52,15 @@ class WinogradExecution final : public Execution {
     const std::int64_t longest =
         few_tiles_ ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
     term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
-    choose_blocks(machine);
+    blocks_ = WinogradBlocks({problem.groups, frequencies_, tiles_, terms_, panels_, row_,
+                              sizeof(T), kernels_.tile_rows, kernels_.tile_columns, few_tiles_},
+                             machine.l2_bytes, threads);
 
-    weight_stride_ = odd_lines<T>(group_panels_ * terms_ * kernels_.tile_columns);
+    weight_stride_ = odd_lines<T>(blocks_.panels * terms_ * kernels_.tile_columns);
     chunk_stride_ = odd_lines<T>(term_chunk_ * kernels_.tile_columns);
-    source_stride_ = odd_lines<T>(block_tiles_ * row_);
-    product_row_ = group_panels_ * kernels_.tile_columns;
-    product_stride_ = odd_lines<T>(block_tiles_ * product_row_);
+    source_stride_ = odd_lines<T>(blocks_.tiles * row_);
+    product_row_ = blocks_.panels * kernels_.tile_columns;
+    product_stride_ = odd_lines<T>(blocks_.tiles * product_row_);
 
     if (!channels_last_) {
       // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
@@ -81,12 +84,12 @@ class WinogradExecution final : public Execution {
   /// Threads that share tiles transform the same weights: that is sooner done than to fetch them
   /// from another core's cache.
   std::size_t unpacked_workspace_bytes() const noexcept override {
-    if (!few_tiles_ || blocks_ > 1) return 0;
+    if (!few_tiles_ || blocks_.count > 1) return 0;
     return shared_bytes() + thread_bytes(false) * threads_;
   }
 
   std::size_t packed_bytes() const noexcept override {
-    return static_cast<std::size_t>(problem_.groups * panel_groups_ * frequencies_ *
+    return static_cast<std::size_t>(problem_.groups * blocks_.panel_groups * frequencies_ *
                                     weight_stride_) *
            sizeof(T);
   }
@@ -98,8 +101,9 @@ class WinogradExecution final : public Execution {
     parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
       const std::int64_t panel = index % panels_, group = index / panels_;
       T* to = target +
-              (group * panel_groups_ + panel / group_panels_) * frequencies_ * weight_stride_ +
-              panel % group_panels_ * terms_ * columns;
+              (group * blocks_.panel_groups + panel / blocks_.panels) * frequencies_ *
+                  weight_stride_ +
+              panel % blocks_.panels * terms_ * columns;
       transform_weights(static_cast<const T*>(weight), group, panel, {0, geometry_.reduced}, to,
                         weight_stride_);
       if (terms_ == geometry_.reduced) return;
@@ -120,38 +124,40 @@ class WinogradExecution final : public Execution {
       const std::size_t thread_bytes = this->thread_bytes(packed != nullptr);
       return Scratch(*this, bytes + shared_bytes() + thread_bytes * thread, packed != nullptr);
     };
-    if (!shared_) {
-      parallel_for(threads_, problem_.groups * blocks_, [&](std::int64_t unit, int thread) {
+    if (!blocks_.shared) {
+      parallel_for(threads_, problem_.groups * blocks_.count, [&](std::int64_t unit, int thread) {
         Scratch scratch = scratch_of(thread);
-        const Range tiles = block(unit % blocks_);
-        transform_sources(call, unit / blocks_, tiles, scratch.sources, scratch);
-        for (std::int64_t panels = 0; panels < panel_groups_; ++panels) {
-          multiply(call, unit / blocks_, panels, tiles.end - tiles.begin, scratch.sources, scratch);
-          transform_products(call, unit / blocks_, panels, tiles, scratch);
+        const Range tiles = blocks_.block(unit % blocks_.count);
+        transform_sources(call, unit / blocks_.count, tiles, scratch.sources, scratch);
+        for (std::int64_t panels = 0; panels < blocks_.panel_groups; ++panels) {
+          multiply(call, unit / blocks_.count, panels, tiles.end - tiles.begin, scratch.sources,
+                   scratch);
+          transform_products(call, unit / blocks_.count, panels, tiles, scratch);
         }
       });
       return;
     }
     T* sources = reinterpret_cast<T*>(bytes);
-    for (std::int64_t unit = 0; unit < problem_.groups * blocks_; ++unit) {
-      const Range tiles = block(unit % blocks_);
+    for (std::int64_t unit = 0; unit < problem_.groups * blocks_.count; ++unit) {
+      const Range tiles = blocks_.block(unit % blocks_.count);
       const std::int64_t count = tiles.end - tiles.begin;
       parallel_ranges(threads_, count, divide_up(count, 8 * threads_),
                       [&](const Range& part, int thread) {
                         Scratch scratch = scratch_of(thread);
-                        transform_sources(call, unit / blocks_,
+                        transform_sources(call, unit / blocks_.count,
                                           {tiles.begin + part.begin, tiles.begin + part.end},
                                           sources + part.begin * row_, scratch);
                       });
-      parallel_for(threads_, panel_groups_ * block_parts_, [&](std::int64_t job, int thread) {
-        Scratch scratch = scratch_of(thread);
-        const Range part = Range::share(count, static_cast<int>(job % block_parts_),
-                                        static_cast<int>(block_parts_));
-        multiply(call, unit / blocks_, job / block_parts_, part.end - part.begin,
-                 sources + part.begin * row_, scratch);
-        transform_products(call, unit / blocks_, job / block_parts_,
-                           {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
-      });
+      parallel_for(
+          threads_, blocks_.panel_groups * blocks_.parts, [&](std::int64_t job, int thread) {
+            Scratch scratch = scratch_of(thread);
+            const Range part = Range::share(count, static_cast<int>(job % blocks_.parts),
+                                            static_cast<int>(blocks_.parts));
+            multiply(call, unit / blocks_.count, job / blocks_.parts, part.end - part.begin,
+                     sources + part.begin * row_, scratch);
+            transform_products(call, unit / blocks_.count, job / blocks_.parts,
+                               {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
+          });
     }
   }
 
@@ -203,7 +209,8 @@ class WinogradExecution final : public Execution {
         bytes += aligned_bytes<T>(elements);
         return at;
       };
-      sources = take(execution.shared_ ? 0 : execution.source_stride_ * execution.frequencies_);
+      sources =
+          take(execution.blocks_.shared ? 0 : execution.source_stride_ * execution.frequencies_);
       products = take(execution.product_stride_ * execution.frequencies_);
       weights = take(packed ? 0 : execution.chunk_stride_ * execution.frequencies_);
       zeros = take(execution.tap_row_);
@@ -215,71 +222,14 @@ class WinogradExecution final : public Execution {
   };
 
   std::size_t shared_bytes() const noexcept {
-    return shared_ ? aligned_bytes<T>(source_stride_ * frequencies_) : 0;
+    return blocks_.shared ? aligned_bytes<T>(source_stride_ * frequencies_) : 0;
   }
   std::size_t thread_bytes(bool packed) const noexcept {
-    return aligned_bytes<T>(shared_ ? 0 : source_stride_ * frequencies_) +
+    return aligned_bytes<T>(blocks_.shared ? 0 : source_stride_ * frequencies_) +
            aligned_bytes<T>(product_stride_ * frequencies_) +
            aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) +
            aligned_bytes<T>(tap_row_) + aligned_bytes<T>(strip_elements_) +
            aligned_bytes<T>(output_strip_elements_) + aligned_bytes<const T*>(frequencies_);
-  }
-
-  /// How many tiles and panels go through the three steps together. No sum depends on it.
-  void choose_blocks(const Machine& machine) {
-    const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
-      return std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / sizeof(T)) / elements);
-    };
-    // Weights stream past a block of tiles from L3 or memory. Four register tiles of rows hide
-    // that; V may then outgrow L2, for it is read once for a group of panels.
-    const std::int64_t rows = 4 * kernels_.tile_rows;
-    const std::int64_t weights =
-        frequencies_ * terms_ * panels_ * kernels_.tile_columns;
-    const std::int64_t private_blocks = divide_up(tiles_, rows);
-    shared_ = private_blocks * problem_.groups < threads_ ||
-              (few_tiles_ && problem_.groups == 1 && weights > frequencies_ * tiles_ * row_) ||
-              weights > static_cast<std::int64_t>(kMostSharedBytes / sizeof(T));
-    if (shared_) {
-      block_tiles_ = std::min(2 * rows, fitting(kMostSharedBytes, frequencies_ * row_));
-      blocks_ = divide_up(tiles_, block_tiles_);
-    } else {
-      block_tiles_ = std::min(few_tiles_ ? 2 * rows : rows,
-                              fitting(2 * machine.l2_bytes, frequencies_ * row_));
-      blocks_ = divide_up(tiles_, block_tiles_);
-      if (problem_.groups % threads_ != 0) {
-        blocks_ = std::min(tiles_, round_up(blocks_, threads_));
-      }
-    }
-    block_tiles_ = divide_up(tiles_, blocks_);
-    const std::int64_t most_panels = std::min(
-        panels_,
-        fitting(machine.l2_bytes / 2, frequencies_ * block_tiles_ * kernels_.tile_columns));
-    group_panels_ = most_panels;
-    if (shared_) balance(most_panels);
-    panel_groups_ = divide_up(panels_, group_panels_);
-    group_panels_ = divide_up(panels_, panel_groups_);
-  }
-
-  /// As many panels in a group, `most` at most, and parts of a block that the largest share of a
-  /// thread is smallest. A product of a few tiles takes as long as it takes to fetch the weights.
-  void balance(std::int64_t most) noexcept {
-    constexpr std::int64_t kFewestRows = 8;
-    std::int64_t least = -1;
-    for (std::int64_t parts = 1; parts <= divide_up(block_tiles_, kFewestRows); ++parts) {
-      const std::int64_t rows = std::max(divide_up(block_tiles_, parts), kFewestRows);
-      for (std::int64_t panels = most; panels > 0; --panels) {
-        const std::int64_t jobs = divide_up(panels_, panels) * parts;
-        const std::int64_t share = divide_up(jobs, threads_) * panels * rows;
-        if (least >= 0 && share >= least) continue;
-        least = share;
-        group_panels_ = panels;
-        block_parts_ = parts;
-      }
-    }
-  }
-
-  Range block(std::int64_t index) const noexcept {
-    return Range::share(tiles_, static_cast<int>(index), static_cast<int>(blocks_));
   }
 
   /// The taps of the axes that are not transformed, in row-major order.
@@ -613,8 +563,8 @@ class WinogradExecution final : public Execution {
   void multiply(const Call& call, std::int64_t group, std::int64_t panel_group, std::int64_t count,
                 const T* sources, const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
-    const std::int64_t first_panel = panel_group * group_panels_;
-    const std::int64_t panels = std::min(group_panels_, panels_ - first_panel);
+    const std::int64_t first_panel = panel_group * blocks_.panels;
+    const std::int64_t panels = std::min(blocks_.panels, panels_ - first_panel);
     if (call.packed == nullptr) {
       for (std::int64_t panel = 0; panel < panels; ++panel) {
         for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
@@ -632,7 +582,7 @@ class WinogradExecution final : public Execution {
     }
     // Weights may come from memory: those of a product are fetched during the one before.
     const T* packed = call.packed +
-                      (group * panel_groups_ + panel_group) * frequencies_ * weight_stride_;
+                      (group * blocks_.panel_groups + panel_group) * frequencies_ * weight_stride_;
     const auto weights_of = [&](std::int64_t f, std::int64_t term, std::int64_t panel) {
       return packed + f * weight_stride_ + (panel * terms_ + term) * columns;
     };
@@ -673,7 +623,7 @@ class WinogradExecution final : public Execution {
 
   void transform_products(const Call& call, std::int64_t group, std::int64_t panel_group,
                           Range tiles, const Scratch& scratch) const noexcept {
-    const std::int64_t first = panel_group * group_panels_ * kernels_.tile_columns;
+    const std::int64_t first = panel_group * blocks_.panels * kernels_.tile_columns;
     const std::int64_t channels = std::min(product_row_, geometry_.produced - first);
     const std::int64_t channel = group * geometry_.produced + first;
     const WinogradAxis& width = geometry_.axes[2];
@@ -778,7 +728,6 @@ class WinogradExecution final : public Execution {
   }
 
   static constexpr int kMostTileRows = 8;
-  static constexpr std::size_t kMostSharedBytes = std::size_t{8} << 20;
   static constexpr std::int64_t kChunkWeights = 4608;  ///< of a lane: 576 KiB of AVX-512
 
   ConvProblem problem_;
@@ -792,9 +741,8 @@ class WinogradExecution final : public Execution {
   std::int64_t tap_row_, row_;         ///< elements of V of a tile: under one tap, in all
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
   bool few_tiles_;
-  std::int64_t panels_, group_panels_, panel_groups_;
-  std::int64_t block_tiles_, blocks_, block_parts_ = 1;
-  bool shared_;  ///< all threads work on one block, each on panels of its own
+  std::int64_t panels_;
+  WinogradBlocks blocks_;
   std::int64_t weight_stride_, chunk_stride_, source_stride_, product_stride_, product_row_;
   std::int64_t most_run_ = 0, strip_elements_ = 0, output_strip_elements_ = 0;
 };
