@@ -15,9 +15,9 @@
 namespace convolith {
 namespace {
 
-/// One operand is broadcast, channel by channel, onto the lanes of the other; which channels are
-/// the lanes, by how full vectors are. A register tile needs eight sums, or they wait for one
-/// another.
+/// One operand is broadcast, channel by channel, onto the lanes of the other, which are packed;
+/// which channels are the lanes, by how full vectors are and by how many of them are to be packed.
+/// A register tile needs eight sums, or they wait for one another.
 struct Shape {
   bool source_lanes;         ///< lanes are channels of x
   std::int64_t rows, lanes;  ///< channels of a group
@@ -33,12 +33,17 @@ struct Shape {
                           static_cast<double>(spans ? problem.windows[2].kernel : 1);
       return static_cast<double>(row_channels * vectors) * std::max(1.0, 8 / sums);
     };
+    const auto packing = [&](std::int64_t lane_channels) {
+      constexpr double kVector = 6;  // multiply-adds, for all taps
+      return kVector * static_cast<double>(divide_up(lane_channels, vector)) /
+             static_cast<double>(problem.taps());
+    };
     const double by_out = cost(in, out, neighbours);
     const double by_in = cost(out, in, false);
     const Window& width = problem.windows[2];
     // Lanes of x are neighbours under every tap.
     const bool dense = width.kernel == 1 || (width.stride == 1 && width.dilation == 1);
-    source_lanes = dense && by_in < 0.95 * by_out;
+    source_lanes = dense && by_in + packing(in) < 0.97 * (by_out + packing(out));
     rows = source_lanes ? out : in;
     lanes = source_lanes ? in : out;
     cycles = std::min(by_out, source_lanes ? by_in : by_out);

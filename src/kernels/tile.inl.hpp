@@ -92,8 +92,17 @@ CONVOLITH_INLINE void finish_tile(Vec<T> (&sum)[kRows][kVectors], T* tile, std::
     }
     CONVOLITH_UNROLL(16)
     for (int r = 0; r < kRows; ++r) {
-      sum[r][v] = min_keeping_nan<T>(
-          max_keeping_nan<T>(sum[r][v] + added, broadcast(least)), broadcast(greatest));
+      sum[r][v] = max_keeping_nan<T>(sum[r][v] + added, broadcast(least));
+    }
+  }
+  if (greatest <
+      static_cast<T>(__builtin_huge_val())) {  // of ReLU and of a bias alone there is none
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = min_keeping_nan<T>(sum[r][v], broadcast(greatest));
+      }
     }
   }
   store_tile<T, kRows, kVectors>(sum, tile, row_stride, columns, false);
