@@ -172,13 +172,14 @@ double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const 
   // Four products each, by tiles of rows; fewer than four rows wait for their sums. Weights stream
   // from L3 or from memory, spectra from L2 or L3. The factors are fitted to measurements.
   const double blocks = real(divide_up(std::max<std::int64_t>(1, pairs(t)), block_pairs(t)));
-  const double rows = std::max(4.0, 2 * real(pairs(t)) / blocks);
+  const double rows_of_pair = t.x.n == 1 ? 1 : 2;  // of a column's frequencies, but for two columns
+  const double rows = std::max(4.0, rows_of_pair * real(pairs(t)) / blocks);
   const double products =
-      blocks * rows * real(t.frequencies()) * real(groups * panels() * reduced) * 4;
+      blocks * rows / rows_of_pair * points * real(groups * panels() * reduced) * 4;
   const double weights = blocks * real(packed_elements(t) * element_bytes);
   const double spectra = real(pairs(t) * pair_elements(t) * element_bytes);
   const bool from_memory = real(packed_elements(t) * element_bytes) > 0.8 * real(machine.l3_bytes);
-  return 1.5 * transforms / vector_rate + 1.15 * products / multiply_add_rate +
+  return 1.5 * transforms / vector_rate + 1.4 * products / multiply_add_rate +
          (weights / (from_memory ? 2 : 2.8) + spectra / 2.5) / machine.bytes_per_second;
 }
 

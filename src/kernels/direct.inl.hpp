@@ -18,7 +18,7 @@ struct GatherChannelsLast {
     // Pixels touch where they stream: those of the next tile are fetched, all channels in turn.
     const T* ahead = source + kPixels * tile.source_pixel_stride +
                      tile.first_channel * (kPixels - 1);
-    CONVOLITH_UNROLL(1)
+    CONVOLITH_UNROLL(4)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
       if constexpr (kStreams) {
         __builtin_prefetch(ahead, 0, 2);
