@@ -457,7 +457,7 @@ def test_kernels_need_little_stack() -> None:
 
 def test_isas() -> None:
     assert set(ISAS) <= set(CONFIG["isas_compiled"])
-    assert CONFIG["isas_compiled"][0] == ISAS[0] == "baseline"
+    assert CONFIG["isas_compiled"][0] == ISAS[0]  # "baseline", unless CONVOLITH_ISAS left it out
     if "CONVOLITH_ISA" not in os.environ:
         assert CONFIG["isa"] == ISAS[-1]
 
