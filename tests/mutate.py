@@ -177,20 +177,29 @@ def tests_of(file: str) -> tuple[str, ...]:
     return TESTS[max((path for path in TESTS if file.startswith(path)), key=len)]
 
 
-def run_tests(work: Path, tests: tuple[str, ...], number: int) -> str | None:
-    """What noticed the mistake: a test, a crash, a hang; or None."""
-    environment = {
+def environment(work: Path, number: int) -> dict[str, str]:
+    return {
         **os.environ,
         "CONVOLITH_MUTANT": str(number),
         "PYTHONPATH": str(work / "copy/python"),
         "MALLOC_PERTURB_": "170",
     }
+
+
+def module_in_use(work: Path) -> Path:
+    """An editable install would be found before the copy."""
+    command = [sys.executable, "-c", "import convolith._core; print(convolith._core.__file__)"]
+    return Path(subprocess.check_output(command, env=environment(work, 0), text=True).strip())
+
+
+def run_tests(work: Path, tests: tuple[str, ...], number: int) -> str | None:
+    """What noticed the mistake: a test, a crash, a hang; or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
     try:
         done = subprocess.run(
             [*command, *tests],
             cwd=work / "copy/tests",
-            env=environment,
+            env=environment(work, number),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -225,6 +234,9 @@ def main() -> int:
             print(f"{mutant.number:3} {mutant.file}: {mutant.why}")
         return 0
     build(work, arguments.isa, arguments.jobs)
+    if not (module := module_in_use(work)).is_relative_to(work):
+        print(f"another convolith is in the way: {module}")
+        return 1
     for tests in sorted({tests_of(m.file) for m in mutants}):
         if (broken := run_tests(work, tests, 0)) is not None:
             print(f"without a mistake, {broken} fails")
