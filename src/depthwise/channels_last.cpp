@@ -5,6 +5,7 @@
 
 #include "arithmetic.hpp"
 #include "depthwise/depthwise.hpp"
+#include "row_share.hpp"
 #include "runtime/threads.hpp"
 #include "typed_execution.hpp"
 
@@ -46,19 +47,8 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
                static_cast<std::int64_t>(tiles.rows.size());
       tiles_.push_back(std::move(tiles));
     }
-    // Threads share the rows, or the channels where rows are few.
-    std::int64_t best = -1;
     const std::int64_t vectors = multiplier_ == 1 ? channels_ / lanes : 1;
-    for (int parts = 1;
-         parts <= std::max<std::int64_t>(1, std::min<std::int64_t>(threads, vectors)); ++parts) {
-      const std::int64_t cost = divide_up(units, threads / parts) *
-                                divide_up(std::max<std::int64_t>(vectors, 1), parts);
-      if (best < 0 || cost < best) {
-        best = cost;
-        channel_parts_ = parts;
-        row_parts_ = threads / parts;
-      }
-    }
+    share_ = RowShare(units, std::max<std::int64_t>(vectors, 1), vectors, threads);
   }
 
   std::size_t workspace_bytes() const noexcept override { return thread_bytes() * threads_; }
@@ -86,16 +76,17 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
     const DepthwiseCall<T> call = this->bind(arguments, packed);
-    const int parts = row_parts_ * channel_parts_;
+    const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
       for (int part = thread; part < parts; part += team) {
         const std::int64_t lanes = table_.lanes;
-        const int channel_part = part % channel_parts_;
-        const Range vectors = Range::share(channels_ / lanes, channel_part, channel_parts_);
-        const Range channels{vectors.begin * lanes,
-                             channel_part + 1 == channel_parts_ ? channels_ : vectors.end * lanes};
-        run_part(call, part / channel_parts_, channels, scratch);
+        const int channel_part = part % share_.vector_parts;
+        const Range vectors = Range::share(channels_ / lanes, channel_part, share_.vector_parts);
+        const Range channels{vectors.begin * lanes, channel_part + 1 == share_.vector_parts
+                                                        ? channels_
+                                                        : vectors.end * lanes};
+        run_part(call, part / share_.vector_parts, channels, scratch);
       }
     });
   }
@@ -198,7 +189,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
       }
       const auto rows = static_cast<std::int64_t>(tiles.rows.size());
       const std::int64_t planes = plan.phase.axes[0].count;
-      const Range units = Range::share(problem_.batch * planes * rows, row_part, row_parts_);
+      const Range units = Range::share(problem_.batch * planes * rows, row_part, share_.row_parts);
       for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
         const std::int64_t sample = unit / rows / planes;
         const std::int64_t d = unit / rows % planes;
@@ -326,7 +317,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   std::vector<Tiles> tiles_;  ///< of each phase
   std::int64_t most_pointers_ = 0, most_slabs_ = 0, most_columns_ = 0;
-  int channel_parts_ = 1, row_parts_ = 1;
+  RowShare share_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "arithmetic.hpp"
 #include "grouped/grouped.hpp"
+#include "row_share.hpp"
 #include "runtime/threads.hpp"
 #include "typed_execution.hpp"
 
@@ -48,16 +49,7 @@ class GroupedChannelsLast final : public Grouped<T> {
                static_cast<std::int64_t>(tiles.rows.size());
       tiles_.push_back(std::move(tiles));
     }
-    // Threads share the rows, or the vectors where rows are few.
-    std::int64_t best = -1;
-    for (int parts = 1; parts <= std::min<std::int64_t>(threads, vectors_); ++parts) {
-      const std::int64_t cost = divide_up(units, threads / parts) * divide_up(vectors_, parts);
-      if (best < 0 || cost < best) {
-        best = cost;
-        vector_parts_ = parts;
-        row_parts_ = threads / parts;
-      }
-    }
+    share_ = RowShare(units, vectors_, vectors_, threads);
   }
 
   std::size_t workspace_bytes() const noexcept override { return thread_bytes() * threads_; }
@@ -85,12 +77,12 @@ class GroupedChannelsLast final : public Grouped<T> {
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
     const GroupedCall<T> call = this->bind(arguments, packed);
-    const int parts = row_parts_ * vector_parts_;
+    const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
       for (int part = thread; part < parts; part += team) {
-        run_part(call, part / vector_parts_,
-                 Range::share(vectors_, part % vector_parts_, vector_parts_), scratch);
+        run_part(call, part / share_.vector_parts,
+                 Range::share(vectors_, part % share_.vector_parts, share_.vector_parts), scratch);
       }
     });
   }
@@ -179,7 +171,7 @@ class GroupedChannelsLast final : public Grouped<T> {
     for (std::size_t n = 0; n < phases_.size(); ++n) {
       const auto rows = static_cast<std::int64_t>(tiles_[n].rows.size());
       const std::int64_t planes = phases_[n].phase.axes[0].count;
-      const Range units = Range::share(problem_.batch * planes * rows, row_part, row_parts_);
+      const Range units = Range::share(problem_.batch * planes * rows, row_part, share_.row_parts);
       for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
         run_rows(call, phases_[n], tiles_[n], unit / rows / planes, unit / rows % planes,
                  tiles_[n].rows[unit % rows], vectors, scratch);
@@ -278,7 +270,7 @@ class GroupedChannelsLast final : public Grouped<T> {
   std::int64_t vectors_;
   std::vector<Tiles> tiles_;  ///< of each phase
   std::int64_t packed_ = 0, most_pixels_ = 0, most_slabs_ = 0;
-  int vector_parts_ = 1, row_parts_ = 1;
+  RowShare share_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "arithmetic.hpp"
 #include "epilogue.hpp"
 #include "kernels/grouped_table.hpp"
+#include "row_share.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
 #include "typed_execution.hpp"
@@ -102,18 +103,7 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
     cut(0, begin, false);
     cut(begin, end, true);
     cut(end, columns_.pairs, false);
-    // Threads share the rows, or the vectors where rows are few.
-    const std::int64_t units = problem.batch * rows_.pairs;
-    std::int64_t best = -1;
-    for (int parts = 1; parts <= std::min<std::int64_t>(threads, channels_ / table_.lanes);
-         ++parts) {
-      const std::int64_t cost = divide_up(units, threads / parts) * divide_up(vectors_, parts);
-      if (best < 0 || cost < best) {
-        best = cost;
-        vector_parts_ = parts;
-        row_parts_ = threads / parts;
-      }
-    }
+    share_ = RowShare(problem.batch * rows_.pairs, vectors_, channels_ / table_.lanes, threads);
   }
 
   std::size_t workspace_bytes() const noexcept override { return thread_bytes() * threads_; }
@@ -147,16 +137,16 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
     const Call call = this->bind(arguments, packed);
-    const int parts = row_parts_ * vector_parts_;
+    const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
       for (int part = thread; part < parts; part += team) {
         // Whoever has the last vector, has the one that it overlaps.
-        const int vector_part = part % vector_parts_;
-        Range vectors = Range::share(channels_ / table_.lanes, vector_part, vector_parts_);
-        if (vector_part + 1 == vector_parts_) vectors.end = vectors_;
-        const Range units =
-            Range::share(problem_.batch * rows_.pairs, part / vector_parts_, row_parts_);
+        const int vector_part = part % share_.vector_parts;
+        Range vectors = Range::share(channels_ / table_.lanes, vector_part, share_.vector_parts);
+        if (vector_part + 1 == share_.vector_parts) vectors.end = vectors_;
+        const Range units = Range::share(problem_.batch * rows_.pairs, part / share_.vector_parts,
+                                         share_.row_parts);
         for (std::int64_t unit = units.begin; unit < units.end; ++unit) {
           run_rows(call, unit / rows_.pairs, unit % rows_.pairs, vectors, scratch);
         }
@@ -251,7 +241,7 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
 
   std::int64_t vectors_;
   std::vector<Blocks> blocks_;
-  int vector_parts_ = 1, row_parts_ = 1;
+  RowShare share_;
 };
 
 template <class T>

@@ -115,7 +115,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last channels get weights of others",
         ),
         (
-            "channel_part + 1 == channel_parts_ ? «channels_» : vectors.end * lanes};",
+            "channel_part + 1 == share_.vector_parts ? «channels_» : vectors.end * lanes};",
             "vectors.end * lanes",
             "channels behind the last whole vector are left out",
         ),

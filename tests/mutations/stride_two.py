@@ -68,7 +68,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a block that reads a column behind a row counts as inside",
         ),
         (
-            "if (vector_part + 1 == vector_parts_) «vectors.end = vectors_;»",
+            "if (vector_part + 1 == share_.vector_parts) «vectors.end = vectors_;»",
             ";",
             "channels behind the last whole vector are left out",
         ),
