@@ -55,6 +55,8 @@ struct GatherChannelsLast {
   template <int kPixels, int kVectors, bool kFinishes>
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source, T* output,
                                          unsigned edges) {
+    prefetch_tile_of<T, kPixels, kVectors>(tile.tap_count * tile.channels, output,
+                                           tile.output_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
       const Tap& tap = tile.taps[t];
@@ -73,6 +75,7 @@ struct GatherChannelsLast {
   template <int kPixels, int kVectors, bool kFinishes, bool kStreams>
   [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
                                               const T* weight, T* output) {
+    prefetch_tile_of<T, kPixels, kVectors>(tile.channels, output, tile.output_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     add_tap<0, kPixels, kStreams>(sum, tile, source, weight);
     store_sums<kFinishes>(sum, tile, output);
@@ -124,6 +127,7 @@ struct GatherTermsChannelsLast {
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
                                          std::int64_t terms, const T* from, const T* weight,
                                          const T* bias, T* output, int channels) {
+    prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
     const RowPointers<T, kPixels> source(from, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)

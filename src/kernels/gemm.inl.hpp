@@ -8,6 +8,7 @@ namespace {
 template <class T, int kRows, int kVectors>
 [[gnu::noinline]] void gemm_tile_of(std::int64_t k, const T* a, const T* b, T* c,
                                     std::int64_t c_row_stride, int columns, bool accumulate) {
+  prefetch_tile_of<T, kRows, kVectors>(k, c, c_row_stride);
   Vec<T> sum[kRows][kVectors] = {};
   CONVOLITH_UNROLL(2)
   for (std::int64_t p = 0; p < k; ++p) {

@@ -3,6 +3,8 @@
 // Register tiles: an array of accumulators whose extents are template arguments, and the dispatch
 // from run-time extents to them.
 
+#include <cstdint>
+
 #include "kernels/kernel_table.hpp"
 #include "simd/vector.hpp"
 
@@ -36,6 +38,34 @@ struct RowPointers {
     for (int i = 0; i < kCount; ++i) ++third[i];
   }
 };
+
+/// For tiles that come from as far as memory and are wanted at the end. Rows that do not begin on a
+/// line end on one more.
+template <class T, int kRows, int kVectors>
+CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
+  constexpr std::uintptr_t kLine = 64;
+  CONVOLITH_UNROLL(32)
+  for (int r = 0; r < kRows; ++r) {
+    const T* row = tile + r * row_stride;
+    CONVOLITH_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
+  }
+  const auto begin = reinterpret_cast<std::uintptr_t>(tile);
+  const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
+  if ((begin | stride) % kLine == 0) return;
+  CONVOLITH_UNROLL(32)
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, 1);
+  }
+}
+
+/// The same for a tile whose sums take `terms` products: a cache answers soon enough for short ones
+/// without it.
+template <class T, int kRows, int kVectors>
+CONVOLITH_INLINE void prefetch_tile_of(std::int64_t terms, const T* tile, std::int64_t row_stride) {
+  constexpr std::int64_t kLongSum = 48;
+  if (terms >= kLongSum) prefetch_tile<T, kRows, kVectors>(tile, row_stride);
+}
 
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
