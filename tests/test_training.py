@@ -457,6 +457,60 @@ def test_batch_norm_strides_samples_and_threads(layout: str) -> None:
     assert np.array_equal(one, batch[0])
 
 
+def beyond_the_caches(arrays: int) -> int:
+    """Samples of 64 KiB of which so many arrays outgrow L3, so that results go past it."""
+    l3 = cl.show_config(mode="dicts")["l3_bytes"]
+    if l3 > 96 << 20:
+        pytest.skip(f"arrays that outgrow an L3 of {l3 >> 20} MiB take too long")
+    return l3 // arrays // (64 << 10) + 7
+
+
+def test_activation_of_large_arrays() -> None:
+    """What goes past the caches is what is written through them, aligned and not."""
+    count = beyond_the_caches(3) * (64 << 8) + 5
+    x = np.random.default_rng(0).standard_normal(count, np.float32)
+    residual = x[::-1].copy()
+    expected = np.maximum(x + residual, 0)
+    assert np.array_equal(cl.activation(x, "relu", residual=residual), expected)
+    y = np.zeros(count + 1, np.float32)[1:]
+    cl.activation(x, "relu", residual=residual, out=y)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(cl.activation_backward(residual, x, "relu"), residual * (x > 0))
+    assert np.array_equal(cl.activation_backward(x, None, "relu", y=y), x * (y > 0))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [16, 15])
+def test_batch_norm_of_large_arrays(layout: str, channels: int) -> None:
+    """Without statistics of the batch every sample is mapped alone: a few at a time stay in the
+    caches."""
+    samples = beyond_the_caches(3)
+    generator = np.random.default_rng(0)
+    shape = in_layout(np.empty((samples, channels, 32, 32), np.float32), layout).shape
+    x, dy, residual = (generator.standard_normal(shape, np.float32) for _ in range(3))
+    weight, bias, mean = (generator.standard_normal(channels, np.float32) for _ in range(3))
+    variance = np.full(channels, 2, np.float32)
+    how: Any = {"training": False, "activation": "relu", "data_format": layout}
+
+    def forward(some: slice) -> Array:
+        return cl.batch_norm(x[some], mean, variance, weight, bias, residual=residual[some], **how)
+
+    def backward(some: slice) -> tuple[Array, ...]:
+        arguments = dy[some], x[some], weight, mean, 1 / np.sqrt(variance)
+        dx, _, _, dresidual = cl.batch_norm_backward(
+            *arguments, y=y[some], residual_grad=True, **how
+        )
+        return dx, dresidual
+
+    y = forward(slice(None))
+    dx, dresidual = backward(slice(None))
+    for first in range(0, samples, 16):
+        some = slice(first, first + 16)
+        assert np.array_equal(y[some], forward(some))
+        for whole, part in zip((dx, dresidual), backward(some), strict=True):
+            assert np.array_equal(whole[some], part)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(8, 3, 130, 130), (2, 70, 40, 41), (4000, 33)])
 def test_training_has_the_same_bits_for_any_threads(layout: str, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 #include "implicit_gemm/weight_gradient.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "arithmetic.hpp"
 #include "implicit_gemm/gradient_geometry.hpp"
@@ -313,19 +314,45 @@ class WeightGradient final : public Execution {
     return slot;
   }
 
-  /// What will be read later, to be fetched a line a pixel.
-  struct Stream {
-    const T *at, *end;
+  /// What will be read later, one piece after the other, to be fetched a line a pixel.
+  class Stream {
+   public:
+    void add(const T* begin, std::int64_t elements) noexcept {
+      constexpr std::int64_t kMost = (256 << 10) / sizeof(T);
+      pieces_[count_++] = {begin, begin + std::min(kMost, elements)};
+    }
+    /// Where the next lines begin, or null; so many of them are fetched.
+    const T* take(std::int64_t lines) noexcept {
+      while (next_ < count_ && pieces_[next_].at >= pieces_[next_].end) ++next_;
+      if (next_ == count_) return nullptr;
+      const T* at = pieces_[next_].at;
+      pieces_[next_].at += lines * kLine;
+      return at;
+    }
+    static constexpr std::int64_t kLine = kAlignment / sizeof(T);
+
+   private:
+    struct Piece {
+      const T *at, *end;
+    };
+    std::array<Piece, 2> pieces_;
+    int count_ = 0, next_ = 0;
   };
 
-  /// The first plane of a block of the output, where its channels are neighbours.
-  Stream output_stream(const Call& call, std::int64_t group, std::int64_t number) const noexcept {
-    constexpr std::int64_t kMost = (256 << 10) / sizeof(T);
-    if (!channels_last_ || number < 0) return {nullptr, nullptr};
-    const PixelBlock next = block_list_[number];
-    const Operand operand = in_place(call.y, group * problem_.out_channels_per_group());
-    const T* at = operand.data + geometry_.output_at(operand.strides, next);
-    return {at, at + std::min(kMost, next.rows * next.columns * operand.strides.pixel)};
+  /// The first plane of a block of the output, and of the source where its pixels lie alike, if
+  /// channels are neighbours.
+  Stream stream_of(const Call& call, std::int64_t group, std::int64_t number) const noexcept {
+    Stream stream;
+    if (!channels_last_) return stream;
+    const PixelBlock block = block_list_[number];
+    const auto add = [&](const Maps<const T>& maps, std::int64_t channels) {
+      const Operand operand = in_place(maps, group * channels);
+      stream.add(operand.data + geometry_.output_at(operand.strides, block),
+                 block.rows * block.columns * operand.strides.pixel);
+    };
+    add(call.y, problem_.out_channels_per_group());
+    if (geometry_.pointwise()) add(call.x, problem_.in_channels_per_group());
+    return stream;
   }
 
   /// Adds a block's products to the sums of a panel of columns, for some panels of rows.
@@ -347,12 +374,10 @@ class WeightGradient final : public Execution {
     tile.accumulate = accumulate;
     tile.lines = 1;
     const auto run_tile = [&](const Range& range) {
-      constexpr std::int64_t kLine = kAlignment / sizeof(T);
       tile.row_count = static_cast<int>(range.end - range.begin);
-      const bool more = stream.at < stream.end;
-      tile.prefetch = more ? stream.at : columns.data;
-      tile.prefetch_stride = more ? kLine : 0;
-      if (more) stream.at += pixels * kLine;
+      const T* ahead = stream.take(pixels);
+      tile.prefetch = ahead != nullptr ? ahead : columns.data;
+      tile.prefetch_stride = ahead != nullptr ? Stream::kLine : 0;
       if (tile.run_count > 0 || !accumulate) kernels_.weight_gemm->tile(tile);
     };
     if (geometry_.spans()) {
@@ -392,32 +417,63 @@ class WeightGradient final : public Execution {
       pack(call, index / blocks_, block_list_[index % blocks_],
            row_panels(call.shared + index * block_rows), true);
     });
-    // Panels of rows are split where there are too few of columns. No sum depends on it.
+    // Shares of equal numbers of tiles, in vectors, end within a panel of columns if need be. No
+    // sum depends on it.
+    constexpr std::int64_t kSharesOfThread = 8;
     const std::int64_t panels = problem_.groups * column_panels_;
-    const std::int64_t most_splits = geometry_.spans() ? 1 : std::min<std::int64_t>(row_panels_, 4);
-    std::int64_t splits = 1;
-    while (splits < most_splits &&
-           divide_up(panels * splits, threads_) * threads_ * 10 > 11 * panels * splits) {
-      ++splits;
-    }
-    parallel_for(threads_, panels * splits, [&](std::int64_t unit, int thread) {
+    const std::int64_t shares = std::clamp<std::int64_t>(panels / threads_, 1, kSharesOfThread) *
+                                threads_;
+    const std::int64_t vectors = group_vectors() * problem_.groups * row_panels_;
+    parallel_for(threads_, shares, [&](std::int64_t share, int thread) {
       const Scratch scratch = of_thread(thread);
-      const std::int64_t group = unit / splits / column_panels_;
-      const Panels columns = column_panel(unit / splits % column_panels_, scratch.columns);
-      const Range some =
-          Range::share(row_panels_, static_cast<int>(unit % splits), static_cast<int>(splits));
-      for (std::int64_t b = 0; b < blocks_; ++b) {
-        Operand rows{call.shared + (group * blocks_ + b) * block_rows, {row_width_, 0, true}};
-        if (rows_in_place_) rows = rows_in_place(call, group);
-        Stream stream{nullptr, nullptr};
-        multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b, scratch,
-                 some, scratch.sums, b > 0, stream);
+      const TilePlace begin = place_of(share * vectors / shares);
+      const TilePlace end = place_of((share + 1) * vectors / shares);
+      for (std::int64_t panel = begin.panel; panel <= std::min(end.panel, panels - 1); ++panel) {
+        const Range rows{panel == begin.panel ? begin.row_panel : 0,
+                         panel == end.panel ? end.row_panel : row_panels_};
+        if (rows.begin < rows.end) run_panel(call, panel, rows, scratch);
       }
-      const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
-      const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
-      finish(call, group, columns, geometry_.spans() ? Range{0, shape_.rows} : Range{begin, end},
-             scratch.sums);
     });
+  }
+
+  /// Of the lanes of a group.
+  std::int64_t group_vectors() const noexcept {
+    return divide_up(shape_.lanes, std::int64_t{kernels_.lanes});
+  }
+
+  /// A tile among those of all panels of columns, in order.
+  struct TilePlace {
+    std::int64_t panel, row_panel;
+  };
+
+  /// Where so many vectors of tiles end. Spans are not cut.
+  TilePlace place_of(std::int64_t vectors) const noexcept {
+    const std::int64_t of_group = group_vectors() * row_panels_;
+    const std::int64_t of_panel = columns_width_ / kernels_.lanes * row_panels_;
+    const std::int64_t group = vectors / of_group, in_group = vectors % of_group;
+    const std::int64_t panel = in_group / of_panel;
+    const std::int64_t width = std::min(of_panel, of_group - panel * of_panel) / row_panels_;
+    const std::int64_t row_panel = geometry_.spans() ? 0 : in_group % of_panel / width;
+    return {group * column_panels_ + panel, row_panel};
+  }
+
+  /// The gradients of some panels of rows in a panel of columns, from rows that are packed.
+  void run_panel(const Call& call, std::int64_t panel, const Range& some,
+                 const Scratch& scratch) const noexcept {
+    const std::int64_t group = panel / column_panels_;
+    const Panels columns = column_panel(panel % column_panels_, scratch.columns);
+    const std::int64_t block_rows = row_panels_ * row_panel_;
+    for (std::int64_t b = 0; b < blocks_; ++b) {
+      Operand rows{call.shared + (group * blocks_ + b) * block_rows, {row_width_, 0, true}};
+      if (rows_in_place_) rows = rows_in_place(call, group);
+      Stream stream;
+      multiply(rows, columns_of(call, group, block_list_[b], columns), columns.width, b, scratch,
+               some, scratch.sums, b > 0, stream);
+    }
+    const std::int64_t begin = panel_channels(some.begin, row_panels_, shape_.rows).begin;
+    const std::int64_t end = panel_channels(some.end - 1, row_panels_, shape_.rows).end;
+    finish(call, group, columns, geometry_.spans() ? Range{0, shape_.rows} : Range{begin, end},
+           scratch.sums);
   }
 
   template <class OfThread>
@@ -444,7 +500,8 @@ class WeightGradient final : public Execution {
           } else {
             pack(call, group, where, row_panels(scratch.rows), true);
           }
-          Stream stream = output_stream(call, group, b + 1 < blocks.end ? b + 1 : -1);
+          Stream stream;
+          if (b + 1 < blocks.end) stream = stream_of(call, group, b + 1);
           for (std::int64_t number = first; number < last; ++number) {
             const Panels columns = column_panel(number, scratch.columns);
             multiply(rows, columns_of(call, group, where, columns), columns.width, b, scratch,

@@ -40,6 +40,31 @@ CONVOLITH_INLINE void for_vectors(std::int64_t count, const Body& body) {
   if (i < count) body(i, static_cast<int>(count - i));
 }
 
+/// Rows that a pass writes once and in order: past the caches, if it asks for that and they consist
+/// of whole vectors but for their ends.
+template <class T>
+class WrittenRows {
+ public:
+  CONVOLITH_INLINE WrittenRows(T* first, std::int64_t row_stride, bool streams)
+      : streams_(streams && (reinterpret_cast<std::uintptr_t>(first) |
+                             static_cast<std::uintptr_t>(row_stride) * sizeof(T)) %
+                                    kVectorBytes ==
+                                0) {}
+  CONVOLITH_INLINE void write(T* at, Vec<T> v, int lanes) const {
+    if (streams_ && lanes == kLanes<T>) {
+      stream(at, v);
+    } else {
+      store_upto<T>(at, v, lanes);
+    }
+  }
+  CONVOLITH_INLINE void finish() const {
+    if (streams_) drain_streams();
+  }
+
+ private:
+  bool streams_;
+};
+
 /// dy times the derivative, of which `y` is the activation's result. Where the derivative is 0 so
 /// is the product, whatever dy.
 template <class T, Activation kActivation>
@@ -99,16 +124,18 @@ void activation_pass(const ActivationPass<T>& pass) {
     const T* x = pass.x;
     const T* residual = pass.residual;
     T* y = pass.y;
+    const WrittenRows<T> rows(y, 0, pass.streams);
     if (residual == nullptr) {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
-        store_upto<T>(y + i, activate<T, kActivation>(load_upto(x + i, lanes), slope), lanes);
+        rows.write(y + i, activate<T, kActivation>(load_upto(x + i, lanes), slope), lanes);
       });
     } else {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         const Vec<T> sum = load_upto(x + i, lanes) + load_upto(residual + i, lanes);
-        store_upto<T>(y + i, activate<T, kActivation>(sum, slope), lanes);
+        rows.write(y + i, activate<T, kActivation>(sum, slope), lanes);
       });
     }
+    rows.finish();
   });
 }
 
@@ -120,19 +147,21 @@ void activation_gradient(const ActivationGradient<T>& pass) {
     const T* dy = pass.dy;
     const T* at = pass.at;
     T* dx = pass.dx;
+    const WrittenRows<T> rows(dx, 0, pass.streams);
     if (pass.from_output) {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         const Vec<T> g = gradient_at_output<T, kActivation>(load_upto(dy + i, lanes),
                                                             load_upto(at + i, lanes), slope);
-        store_upto<T>(dx + i, g, lanes);
+        rows.write(dx + i, g, lanes);
       });
     } else {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         const Vec<T> g = gradient_at_input<T, kActivation>(load_upto(dy + i, lanes),
                                                            load_upto(at + i, lanes), slope);
-        store_upto<T>(dx + i, g, lanes);
+        rows.write(dx + i, g, lanes);
       });
     }
+    rows.finish();
   });
 }
 

@@ -34,6 +34,7 @@ void normalize(const NormRows<T>& n) {
   with_activation(n.activation, [&](auto constant) {
     constexpr Activation kActivation = decltype(constant)::value;
     const Coefficient<T> mean(n.mean), scale(n.scale), bias(n.bias);
+    const WrittenRows<T> written(n.y, n.y_stride, n.streams);
     for (std::int64_t r = 0; r < n.rows; ++r) {
       const T* x = n.x + r * n.x_stride;
       T* y = n.y + r * n.y_stride;
@@ -43,16 +44,17 @@ void normalize(const NormRows<T>& n) {
       };
       if (n.residual == nullptr) {
         for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
-          store_upto<T>(y + i, activate<T, kActivation>(mapped(i, lanes), slope), lanes);
+          written.write(y + i, activate<T, kActivation>(mapped(i, lanes), slope), lanes);
         });
       } else {
         const T* residual = n.residual + r * n.residual_stride;
         for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
           const Vec<T> sum = mapped(i, lanes) + load_upto(residual + i, lanes);
-          store_upto<T>(y + i, activate<T, kActivation>(sum, slope), lanes);
+          written.write(y + i, activate<T, kActivation>(sum, slope), lanes);
         });
       }
     }
+    written.finish();
   });
 }
 
@@ -331,17 +333,20 @@ template <class T, template <class> class Coefficient>
 void norm_gradient(const NormGradientRows<T>& n) {
   with_map_gradient<T, Coefficient>(n, [&](auto map) {
     const Coefficient<T> slope_of_x(n.slope_of_x), offset(n.offset);
+    const WrittenRows<T> written(n.dx, n.dx_stride, n.streams);
+    const WrittenRows<T> written_residual(n.dresidual, n.dresidual_stride, n.streams);
     for (std::int64_t r = 0; r < n.rows; ++r) {
       T* dx = n.dx + r * n.dx_stride;
       T* dresidual = n.dresidual == nullptr ? nullptr : n.dresidual + r * n.dresidual_stride;
       for_vectors<T>(n.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         map.at(r, i, lanes);
-        if (dresidual != nullptr) store_upto<T>(dresidual + i, map.g, lanes);
+        if (dresidual != nullptr) written_residual.write(dresidual + i, map.g, lanes);
         const Vec<T> constant_part =
             multiply_add(slope_of_x.at(i, lanes), map.distance, offset.at(i, lanes));
-        store_upto<T>(dx + i, multiply_add(map.scale.at(i, lanes), map.g, constant_part), lanes);
+        written.write(dx + i, multiply_add(map.scale.at(i, lanes), map.g, constant_part), lanes);
       });
     }
+    written.finish();
   });
 }
 

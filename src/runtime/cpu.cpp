@@ -182,4 +182,8 @@ Machine describe_machine(const KernelTable& isa) {
   return machine;
 }
 
+bool outgrows_caches(double bytes) noexcept {
+  return bytes > static_cast<double>(cache_sizes().l3);
+}
+
 }  // namespace convolith

@@ -29,6 +29,10 @@ Machine nominal_machine(const KernelTable& isa);
 /// Cache sizes and nominal rates of this machine, for kernels of the given ISA.
 Machine describe_machine(const KernelTable& isa);
 
+/// Whether a pass over so many bytes, its results among them, leaves little of them in the caches:
+/// results then do better to go past those, for no line is read before it is written.
+bool outgrows_caches(double bytes) noexcept;
+
 /// Of a vector of its kernels.
 inline int lanes_of(DType dtype, const Machine& machine) noexcept {
   return dtype == DType::float64 ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;

@@ -72,6 +72,27 @@ CONVOLITH_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VectorTypes<T>::Unaligned*>(p) = v;
 }
 
+/// Stores past the caches, to memory; p is aligned to the vector. Other threads may read it after
+/// `drain_streams` by this one.
+template <class T>
+CONVOLITH_INLINE void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+
+CONVOLITH_INLINE void drain_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 template <class T>
 CONVOLITH_INLINE Vec<T> zero() {
   return Vec<T>{};

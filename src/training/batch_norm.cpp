@@ -40,6 +40,10 @@ struct Pieces {
   }
 };
 
+std::int64_t elements(const BatchNorm& problem) noexcept {
+  return problem.batch * problem.channels * problem.pixels;
+}
+
 /// Arrays cut from one workspace.
 class Carver {
  public:
@@ -132,7 +136,8 @@ class Forward {
         threads_(threads),
         x_(typed<const T>(arguments.x)),
         residual_(typed<const T>(arguments.residual)),
-        y_(typed<T>(arguments.y)) {}
+        y_(typed<T>(arguments.y)),
+        streams_(streams_results<T>(elements(problem), residual_.data != nullptr ? 3 : 2)) {}
 
   std::size_t workspace_bytes() const noexcept {
     const std::int64_t channels = problem_.channels;
@@ -243,6 +248,7 @@ class Forward {
     rows.bias = bias_ + channel;
     rows.activation = problem_.activation.activation;
     rows.slope = static_cast<T>(problem_.activation.slope);
+    rows.streams = streams_;
     (planes_ ? kernels_.normalize_planes : kernels_.normalize_rows)(rows);
   }
 
@@ -254,6 +260,7 @@ class Forward {
   int threads_;
   Maps<const T> x_, residual_;
   Maps<T> y_;
+  bool streams_;
   T* scale_ = nullptr;
   T* bias_ = nullptr;
   double* means_ = nullptr;
@@ -277,7 +284,8 @@ class Backward {
         x_(typed<const T>(arguments.x)),
         y_(typed<const T>(arguments.y)),
         dx_(typed<T>(arguments.dx)),
-        dresidual_(typed<T>(arguments.dresidual)) {}
+        dresidual_(typed<T>(arguments.dresidual)),
+        streams_(streams_results<T>(elements(problem), 3)) {}
 
   std::size_t workspace_bytes() const noexcept {
     const std::int64_t channels = problem_.channels;
@@ -333,6 +341,7 @@ class Backward {
     rows.offset = offset_ + channel;
     rows.activation = problem_.activation.activation;
     rows.slope = static_cast<T>(problem_.activation.slope);
+    rows.streams = streams_;
     return rows;
   }
 
@@ -385,6 +394,7 @@ class Backward {
   int threads_;
   Maps<const T> dy_, x_, y_;
   Maps<T> dx_, dresidual_;
+  bool streams_;
   T* scale_ = nullptr;
   T* bias_ = nullptr;
   T* slope_of_x_ = nullptr;
@@ -395,8 +405,7 @@ class Backward {
 
 template <class Pass, class Arguments>
 void run_pass(const BatchNorm& problem, const Arguments& arguments, int threads) {
-  const std::int64_t elements = problem.batch * problem.channels * problem.pixels;
-  Pass pass(problem, arguments, threads_for(2 * elements, threads));
+  Pass pass(problem, arguments, threads_for(2 * elements(problem), threads));
   const Scratch workspace(pass.workspace_bytes());
   pass.run(workspace.data());
 }

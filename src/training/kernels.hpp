@@ -15,4 +15,10 @@ const TrainingKernels<T>& training_kernels() {
   }
 }
 
+/// Whether results go past the caches, of a pass over so many arrays of so many elements.
+template <class T>
+bool streams_results(std::int64_t elements, int arrays) noexcept {
+  return outgrows_caches(static_cast<double>(elements) * arrays * sizeof(T));
+}
+
 }  // namespace convolith

@@ -9,6 +9,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "false",
             "elements behind the last whole vector are left out",
         ),
+        (
+            "if («streams_ && lanes == kLanes<T>») {",
+            "streams_",
+            "what goes past the caches ends on a whole vector",
+        ),
+        (
+            "% kVectorBytes «== 0») {}",
+            ">= 0",
+            "rows go past the caches wherever they lie",
+        ),
     ),
     "src/kernels/normalization.inl.hpp": (
         (
