@@ -9,18 +9,21 @@
 
 namespace convolith {
 
-/// The part of an epilogue that kernels can do as they store: the bias, and an activation that
-/// clamps. `rest`: there is more, a second pass does it, and the activation waits for that.
+/// The part of an epilogue that kernels can do as they store: the bias, an activation that clamps,
+/// and of some kernels the residual. `rest`: there is more, a second pass does it, and both wait
+/// for that.
 template <class T>
 struct FusedClamp {
-  bool rest, clamps;
+  bool rest, clamps, adds_residual;
   T least = -std::numeric_limits<T>::infinity();
   T greatest = std::numeric_limits<T>::infinity();
 
-  explicit FusedClamp(const Epilogue& wanted) noexcept {
+  explicit FusedClamp(const Epilogue& wanted, bool can_add_residual = false) noexcept {
     const bool limits =
         wanted.activation == Activation::relu || wanted.activation == Activation::relu6;
-    rest = wanted.residual || (wanted.activation != Activation::none && !limits);
+    rest = (wanted.residual && !can_add_residual) ||
+           (wanted.activation != Activation::none && !limits);
+    adds_residual = wanted.residual && !rest;
     clamps = limits && !rest;
     if (!clamps) return;
     least = T(0);

@@ -31,6 +31,7 @@ from problems import (
     parse,
     problem_for,
     run,
+    samples_beyond_the_caches,
     serving,
     window,
 )
@@ -578,3 +579,60 @@ def test_sums_of_too_many_chains_are_refused(name: str, groups: int) -> None:
     record = next(r for r in _core.algorithms(p) if r["name"] == name)
     assert not record["supported"]
     assert "products would be folded in a chain above 512" in record["reason"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "channels", "kernel", "stride", "groups"),
+    [
+        ("implicit_gemm", (64, 80), 1, 1, 1),
+        ("implicit_gemm", (32, 72), 1, 1, 1),  # pixels that do not begin on a line
+        ("implicit_gemm", (32, 48), 1, 1, 2),  # groups that do not
+        ("implicit_gemm", (3, 64), 3, 1, 1),
+        ("implicit_gemm", (16, 64), 3, 2, 1),
+        ("winograd_4x4", (16, 48), 3, 1, 2),
+        ("winograd_2x2", (16, 24), 3, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_that_outgrow_the_caches(
+    algorithm: str,
+    channels: tuple[int, int],
+    kernel: int,
+    stride: int,
+    groups: int,
+    layout: str,
+) -> None:
+    """They are written past them: as those of a few samples, which are not."""
+    extent, (c, k) = 32, channels
+    out_extent = extent // stride
+    samples = samples_beyond_the_caches(4 * (c * extent**2 + k * out_extent**2))
+    generator = np.random.default_rng(0)
+
+    def maps(channels: int, extent: int) -> Array:
+        shape = (samples, channels, extent, extent)
+        if layout == "channels_last":
+            shape = (samples, extent, extent, channels)
+        return generator.standard_normal(shape, np.float32)
+
+    x, residual = maps(c, extent), maps(k, out_extent)
+    w = generator.standard_normal((k, c // groups, kernel, kernel), np.float32)
+    bias = generator.standard_normal(k, np.float32)
+    how: dict[str, Any] = dict(
+        stride=stride,
+        padding=kernel // 2,
+        groups=groups,
+        data_format=layout,
+        algorithm=algorithm,
+    )
+
+    def results(some: slice) -> list[Array]:
+        fused = cl.conv2d(x[some], w, bias, residual=residual[some], activation="relu", **how)
+        plain = cl.conv2d(x[some], w, **how)
+        dx = cl.conv_backward_input(residual[some], w, x[some].shape, **how)
+        return [fused, plain, dx]
+
+    whole = results(slice(None))
+    for first in range(0, samples, 8):
+        some = slice(first, first + 8)
+        for large, small in zip(whole, results(some), strict=True):
+            assert np.array_equal(large[some], small)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from problems import samples_beyond_the_caches
 
 import convolith as cl
 from convolith import reference
@@ -457,17 +458,9 @@ def test_batch_norm_strides_samples_and_threads(layout: str) -> None:
     assert np.array_equal(one, batch[0])
 
 
-def beyond_the_caches(arrays: int) -> int:
-    """Samples of 64 KiB of which so many arrays outgrow L3, so that results go past it."""
-    l3 = cl.show_config(mode="dicts")["l3_bytes"]
-    if l3 > 96 << 20:
-        pytest.skip(f"arrays that outgrow an L3 of {l3 >> 20} MiB take too long")
-    return l3 // arrays // (64 << 10) + 7
-
-
 def test_activation_of_large_arrays() -> None:
     """What goes past the caches is what is written through them, aligned and not."""
-    count = beyond_the_caches(3) * (64 << 8) + 5
+    count = samples_beyond_the_caches(3 << 16) * (1 << 14) + 5
     x = np.random.default_rng(0).standard_normal(count, np.float32)
     residual = x[::-1].copy()
     expected = np.maximum(x + residual, 0)
@@ -484,7 +477,7 @@ def test_activation_of_large_arrays() -> None:
 def test_batch_norm_of_large_arrays(layout: str, channels: int) -> None:
     """Without statistics of the batch every sample is mapped alone: a few at a time stay in the
     caches."""
-    samples = beyond_the_caches(3)
+    samples = samples_beyond_the_caches(3 * channels << 12)
     generator = np.random.default_rng(0)
     shape = in_layout(np.empty((samples, channels, 32, 32), np.float32), layout).shape
     x, dy, residual = (generator.standard_normal(shape, np.float32) for _ in range(3))

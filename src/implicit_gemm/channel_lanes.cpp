@@ -40,7 +40,8 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     : Base(problem, machine, threads, tile_pixels<T>(problem, machine),
            problem.layout == Layout::channels_last ? 1 : kernels_for<T>(machine).lanes,
            kernels_for<T>(machine).tile_columns),
-      fused_(problem.epilogue) {
+      fused_(problem.epilogue, problem.layout == Layout::channels_last) {
+  this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
   choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it.
   this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
@@ -409,19 +410,22 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
                     (block.group * this->panels_ + panels.begin) * this->panel_elements_;
   tile.out_channels = channels_of(panels);
   tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
-  const bool rest = this->channels_last_ && products.finishes && fused_.rest;
-  TileEpilogue<T> epilogue{};
-  if (rest) {
-    epilogue = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
-                                  products.plan.phase.axes[2].step);
-    for (int p = 0; epilogue.residual != nullptr && p < tile.pixels; ++p) {
-      const T* row = epilogue.residual + p * epilogue.residual_row_stride;
-      for (int c = 0; c < tile.out_channels; c += kLineElements<T>) __builtin_prefetch(row + c);
-    }
+  const TileEpilogue<T> epilogue = call.epilogue.rest(
+      block.sample, first_channel(block, panels.begin), pixel, products.plan.phase.axes[2].step);
+  if (fused_.adds_residual) {
+    tile.residual = epilogue.residual;
+    tile.residual_pixel_stride = epilogue.residual_row_stride;
   }
+  const bool finishes = tile.bias != nullptr || tile.residual != nullptr || fused_.clamps;
+  const bool aligned = (reinterpret_cast<std::uintptr_t>(tile.output) |
+                        static_cast<std::uintptr_t>(tile.output_pixel_stride) * sizeof(T)) %
+                           kAlignment ==
+                       0;
+  const bool past_caches = this->past_caches_ && aligned;
   const auto set_block = [&](bool first, bool last) {
     tile.accumulate = products.accumulates || !first;
-    tile.finishes = products.finishes && last && (tile.bias != nullptr || fused_.clamps);
+    tile.finishes = products.finishes && last && finishes;
+    tile.past_caches = past_caches && products.finishes && last && !tile.accumulate;
   };
   for (const KBlock* k = products.begin; k != products.end; ++k) {
     set_block(k == products.begin, k + 1 == products.end);
@@ -445,7 +449,7 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
     set_block(true, true);
     this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
-  if (!rest) return;
+  if (!this->channels_last_ || !products.finishes || !fused_.rest) return;
   this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
                           tile.output_pixel_stride, call.output.channel_stride);
 }

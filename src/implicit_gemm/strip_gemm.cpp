@@ -352,6 +352,7 @@ void StripGemm<T>::run_part(const Call& call, const PartRanges& ranges,
       }
     }
   }
+  if (past_caches_) kernels_.drain_streams();
 }
 
 template <class T>

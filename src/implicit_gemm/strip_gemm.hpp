@@ -174,7 +174,8 @@ class StripGemm : public Execution {
   void pack_strips(const Call& call, const Block& block, T* strips) const noexcept;
 
  protected:
-  bool in_place_ = false;  ///< strips are the source itself; set by derived classes
+  bool in_place_ = false;     ///< strips are the source itself; set by derived classes
+  bool past_caches_ = false;  ///< where the output can go; set by derived classes
 
  private:
   Parts parts_;

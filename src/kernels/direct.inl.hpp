@@ -8,6 +8,30 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
+/// The residual of a tile that begins at a pixel.
+template <class T>
+CONVOLITH_INLINE const T* residual_of(const GatherTile<T>& tile, int pixel) {
+  return tile.residual == nullptr ? nullptr : tile.residual + pixel * tile.residual_pixel_stride;
+}
+
+template <class T>
+CONVOLITH_INLINE TileFinish<T> finish_of(const GatherTile<T>& tile, const T* bias,
+                                         const T* residual) {
+  return {tile.accumulate, bias,          residual,        tile.residual_pixel_stride,
+          tile.least,      tile.greatest, tile.past_caches};
+}
+
+template <int kPixels, int kVectors, bool kFinishes, class T>
+CONVOLITH_INLINE void prefetch_results(const GatherTile<T>& tile, std::int64_t terms,
+                                       const T* residual, const T* output) {
+  if (!tile.past_caches) {
+    prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
+  }
+  if (kFinishes && residual != nullptr) {
+    prefetch_tile<T, kPixels, kVectors, 0>(residual, tile.residual_pixel_stride);
+  }
+}
+
 template <class T>
 struct GatherChannelsLast {
   /// Adds the products of one tap for the pixels [kFirst, kEnd) of those from `source` on.
@@ -40,12 +64,13 @@ struct GatherChannelsLast {
 
   template <bool kFinishes, int kPixels, int kVectors>
   CONVOLITH_INLINE static void store_sums(Vec<T> (&sum)[kPixels][kVectors],
-                                          const GatherTile<T>& tile, T* output) {
+                                          const GatherTile<T>& tile, const T* residual, T* output) {
     if constexpr (kFinishes) {
-      finish_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels, tile.accumulate,
-                     tile.bias, tile.least, tile.greatest);
+      finish_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels,
+                     finish_of(tile, tile.bias, residual));
     } else {
-      store_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels, tile.accumulate);
+      store_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels, tile.accumulate,
+                    tile.past_caches);
     }
   }
 
@@ -53,10 +78,10 @@ struct GatherChannelsLast {
   // vector registers, where they wait behind the multiply-adds.
 
   template <int kPixels, int kVectors, bool kFinishes>
-  [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source, T* output,
-                                         unsigned edges) {
-    prefetch_tile_of<T, kPixels, kVectors>(tile.tap_count * tile.channels, output,
-                                           tile.output_pixel_stride);
+  [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source,
+                                         const T* residual, T* output, unsigned edges) {
+    prefetch_results<kPixels, kVectors, kFinishes>(tile, tile.tap_count * tile.channels, residual,
+                                                   output);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
       const Tap& tap = tile.taps[t];
@@ -68,17 +93,17 @@ struct GatherChannelsLast {
         default: add_tap<0, kPixels>(sum, tile, from, weight);
       }
     }
-    store_sums<kFinishes>(sum, tile, output);
+    store_sums<kFinishes>(sum, tile, residual, output);
   }
 
   /// Of one tap, which finds no padding.
   template <int kPixels, int kVectors, bool kFinishes, bool kStreams>
   [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
-                                              const T* weight, T* output) {
-    prefetch_tile_of<T, kPixels, kVectors>(tile.channels, output, tile.output_pixel_stride);
+                                              const T* weight, const T* residual, T* output) {
+    prefetch_results<kPixels, kVectors, kFinishes>(tile, tile.channels, residual, output);
     Vec<T> sum[kPixels][kVectors] = {};
     add_tap<0, kPixels, kStreams>(sum, tile, source, weight);
-    store_sums<kFinishes>(sum, tile, output);
+    store_sums<kFinishes>(sum, tile, residual, output);
   }
 
   template <int kPixels>
@@ -89,10 +114,11 @@ struct GatherChannelsLast {
         const T* weight = tile.weight + tile.taps->weight;
         for (int p = first; p < end; p += kPixels) {
           const T* source = tile.source + tile.taps->source + p * tile.source_pixel_stride;
+          const T* residual = residual_of(tile, p);
           T* output = tile.output + p * tile.output_pixel_stride;
-          tile.streams
-              ? run_pointwise<kPixels, kVectors, kFinishes, true>(tile, source, weight, output)
-              : run_pointwise<kPixels, kVectors, kFinishes, false>(tile, source, weight, output);
+          const auto run = tile.streams ? run_pointwise<kPixels, kVectors, kFinishes, true>
+                                        : run_pointwise<kPixels, kVectors, kFinishes, false>;
+          run(tile, source, weight, residual, output);
         }
         return;
       }
@@ -100,6 +126,7 @@ struct GatherChannelsLast {
         const unsigned edges = (p == 0 ? tile.edges & kFirstPixel : 0U) |
                                (p + kPixels == tile.pixels ? tile.edges & kLastPixel : 0U);
         run_tile<kPixels, kVectors, kFinishes>(tile, tile.source + p * tile.source_pixel_stride,
+                                               residual_of(tile, p),
                                                tile.output + p * tile.output_pixel_stride, edges);
       }
     }
@@ -126,8 +153,9 @@ struct GatherTermsChannelsLast {
   template <int kPixels, int kVectors, bool kFinishes>
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
                                          std::int64_t terms, const T* from, const T* weight,
-                                         const T* bias, T* output, int channels) {
-    prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
+                                         const T* bias, const T* residual, T* output,
+                                         int channels) {
+    prefetch_results<kPixels, kVectors, kFinishes>(tile, terms, residual, output);
     const RowPointers<T, kPixels> source(from, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)
@@ -145,10 +173,11 @@ struct GatherTermsChannelsLast {
       weight += kTileColumns<T>;
     }
     if constexpr (kFinishes) {
-      finish_tile<T>(sum, output, tile.output_pixel_stride, channels, tile.accumulate, bias,
-                     tile.least, tile.greatest);
+      finish_tile<T>(sum, output, tile.output_pixel_stride, channels,
+                     finish_of(tile, bias, residual));
     } else {
-      store_tile<T>(sum, output, tile.output_pixel_stride, channels, tile.accumulate);
+      store_tile<T>(sum, output, tile.output_pixel_stride, channels, tile.accumulate,
+                    tile.past_caches);
     }
   }
 
@@ -159,15 +188,18 @@ struct GatherTermsChannelsLast {
                            std::int64_t terms, std::int64_t panel_stride, int pixel) {
       const T* source = tile.source + pixel * tile.source_pixel_stride;
       const T* weight = tile.weight;
+      const T* first_residual = residual_of(tile, pixel);
       for (int first = 0; first < tile.out_channels; first += kTileColumns<T>) {
         const int left = tile.out_channels - first;
         const T* bias = tile.bias != nullptr ? tile.bias + first : nullptr;
+        const T* residual = first_residual != nullptr ? first_residual + first : nullptr;
         T* output = tile.output + pixel * tile.output_pixel_stride + first;
         if (left > kLanes<T>) {
-          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, source, weight, bias, output,
-                                          left < kTileColumns<T> ? left : kTileColumns<T>);
+          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, source, weight, bias, residual,
+                                          output, left < kTileColumns<T> ? left : kTileColumns<T>);
         } else {
-          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, source, weight, bias, output, left);
+          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, source, weight, bias, residual,
+                                          output, left);
         }
         weight += panel_stride;
       }

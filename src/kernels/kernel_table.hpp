@@ -55,7 +55,7 @@ struct Tap {
 };
 
 /// output[r, j] (+)= sum over taps t, channels c of products of source and weight. In channels_last
-/// the sums may be finished: with a bias and limited to [least, greatest].
+/// the sums may be finished: with a bias, a residual, and limited to [least, greatest].
 template <class T>
 struct GatherTile {
   const Tap* taps;
@@ -72,7 +72,10 @@ struct GatherTile {
   int tile_pixels;  ///< channels_last: of the equal register tiles that the pixels are cut into, at
                     ///< most
   bool accumulate, finishes;
+  bool past_caches;  ///< the output, which is aligned and not accumulated, goes past the caches
   const T* bias;                       ///< of its channels; null: none
+  const T* residual;                   ///< null: none
+  std::int64_t residual_pixel_stride;
   T least, greatest;
   unsigned edges;  ///< those of the taps' edges at which the pixels stand; channels_last alone
   bool streams;    ///< pixels, which touch, come from memory; channels_last alone
@@ -172,6 +175,9 @@ struct Kernels {
                      std::int64_t lane_stride, std::int64_t k_stride, T* panel);
 
   void (*copy_segments)(const CopySegment<T>* segments, int count);
+
+  /// Before another thread reads what went past the caches.
+  void (*drain_streams)();
 
   /// destination[r * row_stride + i] = 0
   void (*clear_rows)(std::int64_t rows, std::int64_t columns, T* destination,

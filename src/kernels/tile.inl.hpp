@@ -41,21 +41,21 @@ struct RowPointers {
 
 /// For tiles that come from as far as memory and are wanted at the end. Rows that do not begin on a
 /// line end on one more.
-template <class T, int kRows, int kVectors>
+template <class T, int kRows, int kVectors, int kWrites = 1>
 CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
   constexpr std::uintptr_t kLine = 64;
   CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     const T* row = tile + r * row_stride;
     CONVOLITH_UNROLL(8)
-    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, 1);
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, kWrites);
   }
   const auto begin = reinterpret_cast<std::uintptr_t>(tile);
   const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
   if ((begin | stride) % kLine == 0) return;
   CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
-    __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, 1);
+    __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, kWrites);
   }
 }
 
@@ -70,9 +70,19 @@ CONVOLITH_INLINE void prefetch_tile_of(std::int64_t terms, const T* tile, std::i
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
-                                 std::int64_t row_stride, int columns, bool accumulate) {
+                                 std::int64_t row_stride, int columns, bool accumulate,
+                                 bool past_caches = false) {
   const int last = columns - (kVectors - 1) * kLanes<T>;
   T* row = tile;
+  if (past_caches && last == kLanes<T>) {
+    CONVOLITH_UNROLL(32)
+    for (int r = 0; r < kRows; ++r) {
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) stream<T>(row + v * kLanes<T>, sum[r][v]);
+      row = opaque(row + row_stride);
+    }
+    return;
+  }
   if (!accumulate && last == kLanes<T>) {
     CONVOLITH_UNROLL(32)
     for (int r = 0; r < kRows; ++r) {
@@ -96,46 +106,50 @@ CONVOLITH_INLINE void store_tile(const Vec<T> (&sum)[kRows][kVectors], T* tile,
   }
 }
 
-/// Writes finished sums: with what `tile` held, if they accumulate, with the bias of its columns,
-/// if that is not null, and within their limits.
+/// How sums are finished: with what the tile held, if they accumulate, with the bias of its columns
+/// and a residual, of those that are not null, and within limits.
+template <class T>
+struct TileFinish {
+  bool accumulate;
+  const T* bias;
+  const T* residual;
+  std::int64_t residual_row_stride;
+  T least, greatest;
+  bool past_caches;
+};
+
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void finish_tile(Vec<T> (&sum)[kRows][kVectors], T* tile, std::int64_t row_stride,
-                                  int columns, bool accumulate, const T* bias, T least,
-                                  T greatest) {
+                                  int columns, const TileFinish<T>& finish) {
   const int last = columns - (kVectors - 1) * kLanes<T>;
-  if (accumulate) {
+  const auto lanes = [last](int v) { return v < kVectors - 1 ? kLanes<T> : last; };
+  const auto add_rows = [&](const T* row, std::int64_t stride) {
+    CONVOLITH_UNROLL(16)
+    for (int r = 0; r < kRows; ++r, row = opaque(row + stride)) {
+      CONVOLITH_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = load_upto(row + v * kLanes<T>, lanes(v)) + sum[r][v];
+      }
+    }
+  };
+  if (finish.accumulate) add_rows(tile, row_stride);
+  if (finish.bias != nullptr) add_rows(finish.bias, 0);
+  if (finish.residual != nullptr) add_rows(finish.residual, finish.residual_row_stride);
+  constexpr auto kUnlimited = static_cast<T>(__builtin_huge_val());
+  const auto limit = [&](auto limited) {
     CONVOLITH_UNROLL(16)
     for (int r = 0; r < kRows; ++r) {
       CONVOLITH_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        const T* at = tile + r * row_stride + v * kLanes<T>;
-        sum[r][v] = (v < kVectors - 1 ? load(at) : load_upto(at, last)) + sum[r][v];
-      }
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = limited(sum[r][v]);
     }
+  };
+  if (finish.least > -kUnlimited) {
+    limit([&](Vec<T> s) { return max_keeping_nan<T>(s, broadcast(finish.least)); });
   }
-  CONVOLITH_UNROLL(8)
-  for (int v = 0; v < kVectors; ++v) {
-    Vec<T> added = zero<T>();
-    if (bias != nullptr) {
-      added = v < kVectors - 1 ? load(bias + v * kLanes<T>)
-                               : load_upto(bias + v * kLanes<T>, last);
-    }
-    CONVOLITH_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) {
-      sum[r][v] = max_keeping_nan<T>(sum[r][v] + added, broadcast(least));
-    }
+  if (finish.greatest < kUnlimited) {
+    limit([&](Vec<T> s) { return min_keeping_nan<T>(s, broadcast(finish.greatest)); });
   }
-  if (greatest <
-      static_cast<T>(__builtin_huge_val())) {  // of ReLU and of a bias alone there is none
-    CONVOLITH_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) {
-      CONVOLITH_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = min_keeping_nan<T>(sum[r][v], broadcast(greatest));
-      }
-    }
-  }
-  store_tile<T, kRows, kVectors>(sum, tile, row_stride, columns, false);
+  store_tile<T, kRows, kVectors>(sum, tile, row_stride, columns, false, finish.past_caches);
 }
 
 /// Calls Body<kRows>::run for the kRows in 1 .. kMost that equals `rows`.

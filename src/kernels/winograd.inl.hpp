@@ -267,7 +267,7 @@ struct WinogradTile {
   }
 
   /// One vector of channels. Unless kWhole, `lanes` of them are stored for the wanted outputs.
-  template <bool kWhole>
+  template <bool kWhole, bool kPastCaches>
   CONVOLITH_INLINE static void output_vector(const WinogradOutput<T>& out, const T* products,
                                              T* output, Vec<T> bias, int lanes) {
     const Vec<T> least = broadcast(out.least), greatest = broadcast(out.greatest);
@@ -297,7 +297,9 @@ struct WinogradTile {
             const int column = column_parity + 2 * j;
             const Vec<T> limited =
                 min_keeping_nan<T>(max_keeping_nan<T>(y[j] + bias, least), greatest);
-            if (kWhole) {
+            if (kWhole && kPastCaches) {
+              stream<T>(pixels.at(column), limited);
+            } else if (kWhole) {
               store<T>(pixels.at(column), limited);
             } else if (column < out.columns) {
               store_upto<T>(pixels.at(column), limited, lanes);
@@ -310,6 +312,11 @@ struct WinogradTile {
 
   static void output(const WinogradOutput<T>& out) {
     const bool whole = out.rows == Rows::kOutputs && out.columns == Columns::kOutputs;
+    const auto strides =
+        static_cast<std::uintptr_t>(out.row_stride | out.column_stride | out.output_tile_stride);
+    const bool aligned =
+        (reinterpret_cast<std::uintptr_t>(out.output) | strides * sizeof(T)) % kVectorBytes == 0;
+    const bool past_caches = out.past_caches && aligned;
     for (std::int64_t tile = 0; tile < out.tiles; ++tile) {
       const T* products = out.products + tile * out.tile_stride;
       T* output = out.output + tile * out.output_tile_stride;
@@ -317,10 +324,12 @@ struct WinogradTile {
         const int lanes =
             out.channels - k < kLanes<T> ? static_cast<int>(out.channels - k) : kLanes<T>;
         const Vec<T> bias = out.bias == nullptr ? zero<T>() : load_upto(out.bias + k, lanes);
-        if (whole && lanes == kLanes<T>) {
-          output_vector<true>(out, products + k, output + k, bias, lanes);
+        if (!whole || lanes < kLanes<T>) {
+          output_vector<false, false>(out, products + k, output + k, bias, lanes);
+        } else if (past_caches) {
+          output_vector<true, true>(out, products + k, output + k, bias, lanes);
         } else {
-          output_vector<false>(out, products + k, output + k, bias, lanes);
+          output_vector<true, false>(out, products + k, output + k, bias, lanes);
         }
       }
     }

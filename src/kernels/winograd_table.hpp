@@ -58,6 +58,7 @@ struct WinogradOutput {
   std::int64_t row_stride, column_stride;
   std::int64_t output_tile_stride;
   int rows, columns;  ///< how many of the tiles' m x m outputs are wanted
+  bool past_caches;   ///< where they go, if they are aligned
 };
 
 template <class T>

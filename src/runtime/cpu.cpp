@@ -186,4 +186,12 @@ bool outgrows_caches(double bytes) noexcept {
   return bytes > static_cast<double>(cache_sizes().l3);
 }
 
+bool maps_outgrow_caches(const ConvProblem& problem) noexcept {
+  const std::int64_t result = problem.direction == Direction::backward_input ? problem.x_size()
+                                                                             : problem.y_size();
+  const std::int64_t residual = problem.epilogue.residual ? result : 0;
+  return outgrows_caches(static_cast<double>(problem.x_size() + problem.y_size() + residual) *
+                         static_cast<double>(size_of(problem.dtype)));
+}
+
 }  // namespace convolith

@@ -33,6 +33,9 @@ Machine describe_machine(const KernelTable& isa);
 /// results then do better to go past those, for no line is read before it is written.
 bool outgrows_caches(double bytes) noexcept;
 
+/// The same of a convolution, or of its gradient by x, over its maps.
+bool maps_outgrow_caches(const ConvProblem& problem) noexcept;
+
 /// Of a vector of its kernels.
 inline int lanes_of(DType dtype, const Machine& machine) noexcept {
   return dtype == DType::float64 ? machine.kernels->float64.lanes : machine.kernels->float32.lanes;

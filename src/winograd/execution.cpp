@@ -62,6 +62,7 @@ class WinogradExecution final : public Execution {
     product_row_ = blocks_.panels * kernels_.tile_columns;
     product_stride_ = odd_lines<T>(blocks_.tiles * product_row_);
 
+    past_caches_ = channels_last_ && maps_outgrow_caches(problem);
     if (!channels_last_) {
       // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
       const WinogradAxis& width = geometry.axes[2];
@@ -175,6 +176,7 @@ class WinogradExecution final : public Execution {
     const T* bias;        ///< added by the transform of the products, as are the limits
     T least, greatest;
     bool epilogue_apart;  ///< what the transform cannot do
+    bool past_caches;     ///< where output pixels are aligned
 
     Call(const WinogradExecution& execution, const ConvArguments& arguments, const T* packed_weight)
         : source(typed<const T>(execution.adjoint_ ? arguments.y : arguments.x)),
@@ -186,6 +188,7 @@ class WinogradExecution final : public Execution {
           epilogue_apart(false) {
       const FusedClamp<T> fused(execution.problem_.epilogue);
       epilogue_apart = fused.rest;
+      past_caches = execution.past_caches_ && !epilogue_apart;
       least = fused.least;
       greatest = fused.greatest;
       if (!epilogue_apart && execution.problem_.epilogue.bias) {
@@ -677,6 +680,7 @@ class WinogradExecution final : public Execution {
         out.channels = channels;
         out.bias = call.bias == nullptr ? nullptr : call.bias + channel;
         out.output = output;
+        out.past_caches = call.past_caches;
         transform(row_pixels * pixel_stride, step * pixel_stride);
         if (call.epilogue_apart) {
           for (int r = 0; r < rows; ++r) {
@@ -711,6 +715,7 @@ class WinogradExecution final : public Execution {
         out.products += lanes;
       }
     });
+    if (call.past_caches) kernels_.drain_streams();
   }
 
   void store_row(const T* strip, std::int64_t pixels, int channels, T* maps,
@@ -740,7 +745,7 @@ class WinogradExecution final : public Execution {
   std::int64_t frequencies_, tiles_;
   std::int64_t tap_row_, row_;         ///< elements of V of a tile: under one tap, in all
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
-  bool few_tiles_;
+  bool few_tiles_, past_caches_;
   std::int64_t panels_;
   WinogradBlocks blocks_;
   std::int64_t weight_stride_, chunk_stride_, source_stride_, product_stride_, product_row_;

@@ -5,8 +5,7 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/tile.inl.hpp": (
         (
-            "int columns, bool accumulate) { const int last = "
-            "«columns - (kVectors - 1) * kLanes<T>»;",
+            "bool past_caches = false) { const int last = «columns - (kVectors - 1) * kLanes<T>»;",
             "columns - (kVectors - 1) * kLanes<T> - 1",
             "the last vector of a tile loses a lane",
         ),
@@ -30,6 +29,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "const int tiles = «(count + most - 1) / most»;",
             "count < most ? 1 : count / most",
             "a tile gets more rows than there are kernels for",
+        ),
+        (
+            "if («past_caches && last == kLanes<T>») {",
+            "past_caches",
+            "what goes past the caches ends on a whole vector",
+        ),
+        (
+            "add_rows(finish.residual, «finish.residual_row_stride»);",
+            "row_stride",
+            "a residual has the strides of the output",
         ),
     ),
     "src/kernels/gemm.inl.hpp": (

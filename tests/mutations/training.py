@@ -15,8 +15,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "what goes past the caches ends on a whole vector",
         ),
         (
-            "% kVectorBytes «== 0») {}",
-            ">= 0",
+            "static_cast<std::uintptr_t>(row_stride) * sizeof(T)) % «kVectorBytes» == 0) {}",
+            "1",
             "rows go past the caches wherever they lie",
         ),
     ),
