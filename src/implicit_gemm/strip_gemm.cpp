@@ -268,14 +268,20 @@ void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
   const auto scratch_of = [&](int thread) {
     return static_cast<std::byte*>(workspace) + thread_bytes() * thread;
   };
+  const auto run_piece = [&](const Call& bound, std::int64_t index, int thread) {
+    const auto part = static_cast<int>(index / pieces_.count());
+    const auto piece = static_cast<int>(index % pieces_.count());
+    run_part(bound, piece_of(ranges_of(part), piece), scratch_of(thread));
+  };
+  const std::int64_t pieces = std::int64_t{parts_.count()} * pieces_.count();
   if (packed != nullptr) {
-    parallel_for(threads, parts_.count() * pieces_.count(), [&](std::int64_t index, int thread) {
-      const auto part = static_cast<int>(index / pieces_.count());
-      const auto piece = static_cast<int>(index % pieces_.count());
-      run_part(call, piece_of(ranges_of(part), piece), scratch_of(thread));
-    });
+    parallel_for(threads, pieces,
+                 [&](std::int64_t index, int thread) { run_piece(call, index, thread); });
     return;
   }
+  // Where parts differ in weights, a thread packs those of its own parts and keeps to these.
+  const bool alike = parts_.groups * parts_.panels == 1;
+  SharedIndices shared(pieces, 1, threads, false);
   parallel(threads, [&](int thread, int team) {
     Call own = call;
     T* panels = reinterpret_cast<T*>(static_cast<std::byte*>(workspace) + workspace_bytes() +
@@ -288,6 +294,14 @@ void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
           pack_panel(static_cast<const T*>(arguments.weight), group * panels_ + p, panels);
         }
       }
+      if (alike) break;
+    }
+    if (alike) {
+      for (Range range = shared.take(thread); range.begin < range.end;
+           range = shared.take(thread)) {
+        for (std::int64_t i = range.begin; i < range.end; ++i) run_piece(own, i, thread);
+      }
+      return;
     }
     for (int part = thread; part < parts_.count(); part += team) {
       run_part(own, ranges_of(part), scratch_of(thread));
