@@ -269,7 +269,7 @@ struct WinogradTile {
   /// One vector of channels. Unless kWhole, `lanes` of them are stored for the wanted outputs.
   template <bool kWhole, bool kPastCaches>
   CONVOLITH_INLINE static void output_vector(const WinogradOutput<T>& out, const T* products,
-                                             T* output, Vec<T> bias, int lanes) {
+                                             const T* residual, T* output, Vec<T> bias, int lanes) {
     const Vec<T> least = broadcast(out.least), greatest = broadcast(out.greatest);
     CONVOLITH_UNROLL(2)
     for (int parity = 0; parity < Rows::kParities; ++parity) {
@@ -295,8 +295,13 @@ struct WinogradTile {
           CONVOLITH_UNROLL(3)
           for (int j = 0; j < Columns::kParityOutputs; ++j) {
             const int column = column_parity + 2 * j;
-            const Vec<T> limited =
-                min_keeping_nan<T>(max_keeping_nan<T>(y[j] + bias, least), greatest);
+            Vec<T> sum = y[j] + bias;
+            if (residual != nullptr && (kWhole || column < out.columns)) {
+              const T* at = residual + row * out.residual_row_stride +
+                            column * out.residual_column_stride;
+              sum = sum + (kWhole ? load(at) : load_upto(at, lanes));
+            }
+            const Vec<T> limited = min_keeping_nan<T>(max_keeping_nan<T>(sum, least), greatest);
             if (kWhole && kPastCaches) {
               stream<T>(pixels.at(column), limited);
             } else if (kWhole) {
@@ -319,17 +324,20 @@ struct WinogradTile {
     const bool past_caches = out.past_caches && aligned;
     for (std::int64_t tile = 0; tile < out.tiles; ++tile) {
       const T* products = out.products + tile * out.tile_stride;
+      const T* residual = out.residual == nullptr ? nullptr
+                                                  : out.residual + tile * out.residual_tile_stride;
       T* output = out.output + tile * out.output_tile_stride;
       for (std::int64_t k = 0; k < out.channels; k += kLanes<T>) {
         const int lanes =
             out.channels - k < kLanes<T> ? static_cast<int>(out.channels - k) : kLanes<T>;
         const Vec<T> bias = out.bias == nullptr ? zero<T>() : load_upto(out.bias + k, lanes);
+        const T* added = residual == nullptr ? nullptr : residual + k;
         if (!whole || lanes < kLanes<T>) {
-          output_vector<false, false>(out, products + k, output + k, bias, lanes);
+          output_vector<false, false>(out, products + k, added, output + k, bias, lanes);
         } else if (past_caches) {
-          output_vector<true, true>(out, products + k, output + k, bias, lanes);
+          output_vector<true, true>(out, products + k, added, output + k, bias, lanes);
         } else {
-          output_vector<true, false>(out, products + k, output + k, bias, lanes);
+          output_vector<true, false>(out, products + k, added, output + k, bias, lanes);
         }
       }
     }

@@ -45,7 +45,8 @@ struct WinogradProduct {
   const T* ahead;  ///< weights that are wanted in L2 next, as many as these
 };
 
-/// output = (A^T products A) + bias, limited to [least, greatest], for tiles that lie evenly apart.
+/// output = (A^T products A) + bias + residual, limited to [least, greatest], for tiles that lie
+/// evenly apart.
 template <class T>
 struct WinogradOutput {
   const T* products;  ///< [f][tile][channel]
@@ -57,6 +58,8 @@ struct WinogradOutput {
   T* output;
   std::int64_t row_stride, column_stride;
   std::int64_t output_tile_stride;
+  const T* residual;  ///< null: none
+  std::int64_t residual_row_stride, residual_column_stride, residual_tile_stride;
   int rows, columns;  ///< how many of the tiles' m x m outputs are wanted
   bool past_caches;   ///< where they go, if they are aligned
 };

@@ -176,6 +176,7 @@ class WinogradExecution final : public Execution {
     const T* bias;        ///< added by the transform of the products, as are the limits
     T least, greatest;
     bool epilogue_apart;  ///< what the transform cannot do
+    bool adds_residual;   ///< the transform does
     bool past_caches;     ///< where output pixels are aligned
 
     Call(const WinogradExecution& execution, const ConvArguments& arguments, const T* packed_weight)
@@ -186,8 +187,9 @@ class WinogradExecution final : public Execution {
           weight(static_cast<const T*>(arguments.weight)),
           bias(nullptr),
           epilogue_apart(false) {
-      const FusedClamp<T> fused(execution.problem_.epilogue);
+      const FusedClamp<T> fused(execution.problem_.epilogue, execution.channels_last_);
       epilogue_apart = fused.rest;
+      adds_residual = fused.adds_residual;
       past_caches = execution.past_caches_ && !epilogue_apart;
       least = fused.least;
       greatest = fused.greatest;
@@ -671,6 +673,7 @@ class WinogradExecution final : public Execution {
         WinogradOutput<T> last = out;
         last.products += out.tiles * out.tile_stride;
         last.output += out.tiles * out.output_tile_stride;
+        if (out.residual != nullptr) last.residual += out.tiles * out.residual_tile_stride;
         last.tiles = 1;
         last.columns = static_cast<int>(run.last_outputs);
         form_.output(last);
@@ -681,6 +684,14 @@ class WinogradExecution final : public Execution {
         out.bias = call.bias == nullptr ? nullptr : call.bias + channel;
         out.output = output;
         out.past_caches = call.past_caches;
+        if (call.adds_residual) {
+          const TileEpilogue<T> rest = call.epilogue.rest(run.sample, channel, pixel);
+          out.residual = rest.residual;
+          out.residual_row_stride = row_pixels * rest.residual_row_stride;
+          out.residual_column_stride = width.transformed ? step * rest.residual_row_stride
+                                                         : out.residual_row_stride;
+          out.residual_tile_stride = outputs * step * rest.residual_row_stride;
+        }
         transform(row_pixels * pixel_stride, step * pixel_stride);
         if (call.epilogue_apart) {
           for (int r = 0; r < rows; ++r) {

@@ -17,6 +17,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/kernels/winograd.inl.hpp": (
         (
+            "column * «out.residual_column_stride»;",
+            "out.column_stride",
+            "a residual has the strides of the output",
+        ),
+        (
             "const auto rest = «static_cast<int>(in.channels - whole)»;",
             "0",
             "channels behind the last whole vector are left out",
