@@ -410,8 +410,12 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
                     (block.group * this->panels_ + panels.begin) * this->panel_elements_;
   tile.out_channels = channels_of(panels);
   tile.bias = call.epilogue.bias(first_channel(block, panels.begin));
-  const TileEpilogue<T> epilogue = call.epilogue.rest(
-      block.sample, first_channel(block, panels.begin), pixel, products.plan.phase.axes[2].step);
+  const bool rest = this->channels_last_ && products.finishes && fused_.rest;
+  TileEpilogue<T> epilogue{};
+  if (rest || fused_.adds_residual) {
+    epilogue = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
+                                  products.plan.phase.axes[2].step);
+  }
   if (fused_.adds_residual) {
     tile.residual = epilogue.residual;
     tile.residual_pixel_stride = epilogue.residual_row_stride;
@@ -449,7 +453,7 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
     set_block(true, true);
     this->kernels_.gather_terms_channels_last(tile, nullptr, 0, 0);
   }
-  if (!this->channels_last_ || !products.finishes || !fused_.rest) return;
+  if (!rest) return;
   this->kernels_.epilogue(epilogue, tile.pixels, tile.out_channels, tile.output,
                           tile.output_pixel_stride, call.output.channel_stride);
 }

@@ -297,10 +297,9 @@ void StripGemm<T>::run(const ConvArguments& arguments, const void* packed,
       if (alike) break;
     }
     if (alike) {
-      for (Range range = shared.take(thread); range.begin < range.end;
-           range = shared.take(thread)) {
+      shared.for_each_taken(thread, [&](const Range& range) {
         for (std::int64_t i = range.begin; i < range.end; ++i) run_piece(own, i, thread);
-      }
+      });
       return;
     }
     for (int part = thread; part < parts_.count(); part += team) {

@@ -457,7 +457,7 @@ class WeightGradient final : public Execution {
     return {group * column_panels_ + panel, row_panel};
   }
 
-  /// The gradients of some panels of rows in a panel of columns, from rows that are packed.
+  /// The gradients of some panels of rows in a panel of columns, where all rows are packed.
   void run_panel(const Call& call, std::int64_t panel, const Range& some,
                  const Scratch& scratch) const noexcept {
     const std::int64_t group = panel / column_panels_;

@@ -45,24 +45,21 @@ CONVOLITH_INLINE void for_vectors(std::int64_t count, const Body& body) {
 template <class T>
 class WrittenRows {
  public:
-  CONVOLITH_INLINE WrittenRows(T* first, std::int64_t row_stride, bool streams)
-      : streams_(streams && (reinterpret_cast<std::uintptr_t>(first) |
-                             static_cast<std::uintptr_t>(row_stride) * sizeof(T)) %
-                                    kVectorBytes ==
-                                0) {}
+  CONVOLITH_INLINE WrittenRows(const T* first, std::int64_t row_stride, bool past_caches)
+      : past_caches_(past_caches && rows_aligned(first, row_stride, kVectorBytes)) {}
   CONVOLITH_INLINE void write(T* at, Vec<T> v, int lanes) const {
-    if (streams_ && lanes == kLanes<T>) {
+    if (past_caches_ && lanes == kLanes<T>) {
       stream(at, v);
     } else {
       store_upto<T>(at, v, lanes);
     }
   }
   CONVOLITH_INLINE void finish() const {
-    if (streams_) drain_streams();
+    if (past_caches_) drain_streams();
   }
 
  private:
-  bool streams_;
+  bool past_caches_;
 };
 
 /// dy times the derivative, of which `y` is the activation's result. Where the derivative is 0 so
@@ -124,7 +121,7 @@ void activation_pass(const ActivationPass<T>& pass) {
     const T* x = pass.x;
     const T* residual = pass.residual;
     T* y = pass.y;
-    const WrittenRows<T> rows(y, 0, pass.streams);
+    const WrittenRows<T> rows(y, 0, pass.past_caches);
     if (residual == nullptr) {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         rows.write(y + i, activate<T, kActivation>(load_upto(x + i, lanes), slope), lanes);
@@ -147,7 +144,7 @@ void activation_gradient(const ActivationGradient<T>& pass) {
     const T* dy = pass.dy;
     const T* at = pass.at;
     T* dx = pass.dx;
-    const WrittenRows<T> rows(dx, 0, pass.streams);
+    const WrittenRows<T> rows(dx, 0, pass.past_caches);
     if (pass.from_output) {
       for_vectors<T>(pass.count, [&](std::int64_t i, int lanes) CONVOLITH_INLINE_LAMBDA {
         const Vec<T> g = gradient_at_output<T, kActivation>(load_upto(dy + i, lanes),

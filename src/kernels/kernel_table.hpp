@@ -26,10 +26,6 @@ struct WeightGemmKernels;
 template <class T>
 struct WinogradGradientKernels;
 
-/// Of a cache line.
-template <class T>
-inline constexpr std::int64_t kLineElements = 64 / sizeof(T);
-
 /// Which index of a tile the bias runs along.
 enum class BiasAxis : std::uint8_t { none, rows, columns };
 

@@ -34,7 +34,7 @@ void normalize(const NormRows<T>& n) {
   with_activation(n.activation, [&](auto constant) {
     constexpr Activation kActivation = decltype(constant)::value;
     const Coefficient<T> mean(n.mean), scale(n.scale), bias(n.bias);
-    const WrittenRows<T> written(n.y, n.y_stride, n.streams);
+    const WrittenRows<T> written(n.y, n.y_stride, n.past_caches);
     for (std::int64_t r = 0; r < n.rows; ++r) {
       const T* x = n.x + r * n.x_stride;
       T* y = n.y + r * n.y_stride;
@@ -333,8 +333,8 @@ template <class T, template <class> class Coefficient>
 void norm_gradient(const NormGradientRows<T>& n) {
   with_map_gradient<T, Coefficient>(n, [&](auto map) {
     const Coefficient<T> slope_of_x(n.slope_of_x), offset(n.offset);
-    const WrittenRows<T> written(n.dx, n.dx_stride, n.streams);
-    const WrittenRows<T> written_residual(n.dresidual, n.dresidual_stride, n.streams);
+    const WrittenRows<T> written(n.dx, n.dx_stride, n.past_caches);
+    const WrittenRows<T> written_residual(n.dresidual, n.dresidual_stride, n.past_caches);
     for (std::int64_t r = 0; r < n.rows; ++r) {
       T* dx = n.dx + r * n.dx_stride;
       T* dresidual = n.dresidual == nullptr ? nullptr : n.dresidual + r * n.dresidual_stride;

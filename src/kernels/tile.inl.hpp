@@ -43,16 +43,14 @@ struct RowPointers {
 /// line end on one more.
 template <class T, int kRows, int kVectors, int kWrites = 1>
 CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
-  constexpr std::uintptr_t kLine = 64;
+  constexpr int kLine = 64;
   CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     const T* row = tile + r * row_stride;
     CONVOLITH_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) __builtin_prefetch(row + v * kLanes<T>, kWrites);
   }
-  const auto begin = reinterpret_cast<std::uintptr_t>(tile);
-  const auto stride = static_cast<std::uintptr_t>(row_stride) * sizeof(T);
-  if ((begin | stride) % kLine == 0) return;
+  if (rows_aligned(tile, row_stride, kLine)) return;
   CONVOLITH_UNROLL(32)
   for (int r = 0; r < kRows; ++r) {
     __builtin_prefetch(tile + r * row_stride + kVectors * kLanes<T> - 1, kWrites);

@@ -18,7 +18,7 @@ struct ActivationPass {
   const T* x;
   const T* residual;  ///< null: none
   T* y;
-  bool streams;  ///< y goes past the caches
+  bool past_caches;  ///< y is written so
 };
 
 /// dx[i] = dy[i] * activation'(at[i]), for i < count
@@ -31,7 +31,7 @@ struct ActivationGradient {
   const T* dy;
   const T* at;
   T* dx;
-  bool streams;  ///< dx goes past the caches
+  bool past_caches;  ///< dx is written so
 };
 
 /// Rows of touching elements, row_stride apart. In `planes` every element is of one channel, whose
@@ -48,7 +48,7 @@ struct NormRows {
   const T* bias;
   Activation activation;
   T slope;
-  bool streams;  ///< y goes past the caches
+  bool past_caches;  ///< y is written so
 };
 
 /// The gradient of the same; g is dy times the activation's derivative.
@@ -68,7 +68,7 @@ struct NormGradientRows {
   const T* offset;
   Activation activation;
   T slope;
-  bool streams;  ///< dx and dresidual go past the caches
+  bool past_caches;  ///< dx and dresidual are written so
 };
 
 /// Count, mean and sum of squared distances from the mean, of each channel.

@@ -317,11 +317,8 @@ struct WinogradTile {
 
   static void output(const WinogradOutput<T>& out) {
     const bool whole = out.rows == Rows::kOutputs && out.columns == Columns::kOutputs;
-    const auto strides =
-        static_cast<std::uintptr_t>(out.row_stride | out.column_stride | out.output_tile_stride);
-    const bool aligned =
-        (reinterpret_cast<std::uintptr_t>(out.output) | strides * sizeof(T)) % kVectorBytes == 0;
-    const bool past_caches = out.past_caches && aligned;
+    const std::int64_t strides = out.row_stride | out.column_stride | out.output_tile_stride;
+    const bool past_caches = out.past_caches && rows_aligned(out.output, strides, kVectorBytes);
     for (std::int64_t tile = 0; tile < out.tiles; ++tile) {
       const T* products = out.products + tile * out.tile_stride;
       const T* residual = out.residual == nullptr ? nullptr

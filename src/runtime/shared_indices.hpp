@@ -45,6 +45,12 @@ class SharedIndices {
     return {0, 0};
   }
 
+  /// Calls body(range) for all that a thread takes.
+  template <class Body>
+  void for_each_taken(int thread, const Body& body) noexcept {
+    for (Range range = take(thread); range.begin < range.end; range = take(thread)) body(range);
+  }
+
  private:
   /// Moves the later half of what another thread has left into the empty share of this one.
   bool steal(int thread) noexcept {

@@ -58,10 +58,7 @@ void parallel_ranges(int threads, std::int64_t count, std::int64_t grain, const 
   }
   SharedIndices indices(count, grain, team, backwards);
   parallel(team, [&](int thread, int) {
-    for (Range range = indices.take(thread); range.begin < range.end;
-         range = indices.take(thread)) {
-      body(range, thread);
-    }
+    indices.for_each_taken(thread, [&](const Range& range) { body(range, thread); });
   });
 }
 

@@ -72,6 +72,14 @@ CONVOLITH_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VectorTypes<T>::Unaligned*>(p) = v;
 }
 
+/// Whether rows begin on multiples of so many bytes; `strides` is one stride in elements, or
+/// several combined by |.
+template <class T>
+CONVOLITH_INLINE bool rows_aligned(const T* first, std::int64_t strides, int bytes) {
+  const auto step = static_cast<std::uintptr_t>(strides) * sizeof(T);
+  return (reinterpret_cast<std::uintptr_t>(first) | step) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
 /// Stores past the caches, to memory; p is aligned to the vector. Other threads may read it after
 /// `drain_streams` by this one.
 template <class T>

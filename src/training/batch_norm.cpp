@@ -137,7 +137,8 @@ class Forward {
         x_(typed<const T>(arguments.x)),
         residual_(typed<const T>(arguments.residual)),
         y_(typed<T>(arguments.y)),
-        streams_(streams_results<T>(elements(problem), residual_.data != nullptr ? 3 : 2)) {}
+        past_caches_(results_past_caches<T>(elements(problem), residual_.data != nullptr ? 3 : 2)) {
+  }
 
   std::size_t workspace_bytes() const noexcept {
     const std::int64_t channels = problem_.channels;
@@ -248,7 +249,7 @@ class Forward {
     rows.bias = bias_ + channel;
     rows.activation = problem_.activation.activation;
     rows.slope = static_cast<T>(problem_.activation.slope);
-    rows.streams = streams_;
+    rows.past_caches = past_caches_;
     (planes_ ? kernels_.normalize_planes : kernels_.normalize_rows)(rows);
   }
 
@@ -260,7 +261,7 @@ class Forward {
   int threads_;
   Maps<const T> x_, residual_;
   Maps<T> y_;
-  bool streams_;
+  bool past_caches_;
   T* scale_ = nullptr;
   T* bias_ = nullptr;
   double* means_ = nullptr;
@@ -285,7 +286,7 @@ class Backward {
         y_(typed<const T>(arguments.y)),
         dx_(typed<T>(arguments.dx)),
         dresidual_(typed<T>(arguments.dresidual)),
-        streams_(streams_results<T>(elements(problem), 3)) {}
+        past_caches_(results_past_caches<T>(elements(problem), 3)) {}
 
   std::size_t workspace_bytes() const noexcept {
     const std::int64_t channels = problem_.channels;
@@ -341,7 +342,7 @@ class Backward {
     rows.offset = offset_ + channel;
     rows.activation = problem_.activation.activation;
     rows.slope = static_cast<T>(problem_.activation.slope);
-    rows.streams = streams_;
+    rows.past_caches = past_caches_;
     return rows;
   }
 
@@ -394,7 +395,7 @@ class Backward {
   int threads_;
   Maps<const T> dy_, x_, y_;
   Maps<T> dx_, dresidual_;
-  bool streams_;
+  bool past_caches_;
   T* scale_ = nullptr;
   T* bias_ = nullptr;
   T* slope_of_x_ = nullptr;

@@ -22,11 +22,11 @@ template <class T>
 void activate_typed(const ActivationSpec& spec, std::int64_t count, const void* x,
                     const void* residual, void* y, int threads) {
   const TrainingKernels<T>& kernels = training_kernels<T>();
-  const bool streams = streams_results<T>(count, residual != nullptr ? 3 : 2);
+  const bool past_caches = results_past_caches<T>(count, residual != nullptr ? 3 : 2);
   for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
     ActivationPass<T> pass{
         spec.activation, static_cast<T>(spec.slope), end - begin, static_cast<const T*>(x) + begin,
-        nullptr,         static_cast<T*>(y) + begin, streams};
+        nullptr,         static_cast<T*>(y) + begin, past_caches};
     if (residual != nullptr) pass.residual = static_cast<const T*>(residual) + begin;
     kernels.activation(pass);
   });
@@ -36,12 +36,12 @@ template <class T>
 void activate_backward_typed(const ActivationSpec& spec, bool from_output, std::int64_t count,
                              const void* dy, const void* at, void* dx, int threads) {
   const TrainingKernels<T>& kernels = training_kernels<T>();
-  const bool streams = streams_results<T>(count, 3);
+  const bool past_caches = results_past_caches<T>(count, 3);
   for_parts(count, threads, [&](std::int64_t begin, std::int64_t end) {
     kernels.activation_gradient({spec.activation, static_cast<T>(spec.slope), from_output,
                                  end - begin, static_cast<const T*>(dy) + begin,
                                  static_cast<const T*>(at) + begin, static_cast<T*>(dx) + begin,
-                                 streams});
+                                 past_caches});
   });
 }
 

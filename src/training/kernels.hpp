@@ -17,7 +17,7 @@ const TrainingKernels<T>& training_kernels() {
 
 /// Whether results go past the caches, of a pass over so many arrays of so many elements.
 template <class T>
-bool streams_results(std::int64_t elements, int arrays) noexcept {
+bool results_past_caches(std::int64_t elements, int arrays) noexcept {
   return outgrows_caches(static_cast<double>(elements) * arrays * sizeof(T));
 }
 

@@ -10,13 +10,13 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "elements behind the last whole vector are left out",
         ),
         (
-            "if («streams_ && lanes == kLanes<T>») {",
-            "streams_",
+            "if («past_caches_ && lanes == kLanes<T>») {",
+            "past_caches_",
             "what goes past the caches ends on a whole vector",
         ),
         (
-            "static_cast<std::uintptr_t>(row_stride) * sizeof(T)) % «kVectorBytes» == 0) {}",
-            "1",
+            "past_caches_(past_caches && «rows_aligned(first, row_stride, kVectorBytes)») {}",
+            "true",
             "rows go past the caches wherever they lie",
         ),
     ),
