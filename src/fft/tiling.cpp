@@ -180,7 +180,7 @@ double FftDimensions::seconds(const FftTiling& t, const Machine& machine) const 
   const double spectra = real(pairs(t) * pair_elements(t) * element_bytes);
   const bool from_memory = real(packed_elements(t) * element_bytes) > 0.8 * real(machine.l3_bytes);
   return 1.5 * transforms / vector_rate + 1.4 * products / multiply_add_rate +
-         (weights / (from_memory ? 2 : 2.8) + spectra / 2.5) / machine.bytes_per_second;
+         (weights / (from_memory ? 2 : 2.8) + spectra / 1.2) / machine.bytes_per_second;
 }
 
 std::optional<FftTiling> FftDimensions::choose(const Machine& machine, std::string* reason) const {

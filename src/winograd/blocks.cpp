@@ -37,6 +37,13 @@ WinogradBlocks::WinogradBlocks(const WinogradWork& work, std::size_t l2_bytes, i
   if (shared) balance(work, threads);
   panel_groups = divide_up(work.panels, panels);
   panels = divide_up(work.panels, panel_groups);
+  if (shared && panel_groups == 1) {
+    // Nobody else reads the V of a part: it is a block of the thread that multiplies it.
+    count *= parts;
+    tiles = divide_up(work.tiles, count);
+    parts = 1;
+    shared = false;
+  }
 }
 
 /// As many panels in a group, no more than now, and parts of a block that the largest share of a
@@ -49,7 +56,8 @@ void WinogradBlocks::balance(const WinogradWork& work, int threads) noexcept {
     const std::int64_t rows = std::max(divide_up(tiles, p), kFewestRows);
     for (std::int64_t together = most; together > 0; --together) {
       const std::int64_t jobs = divide_up(work.panels, together) * p;
-      const std::int64_t share = divide_up(jobs, threads) * together * rows;
+      const std::int64_t columns = std::min(together * work.columns, work.produced);
+      const std::int64_t share = divide_up(jobs, threads) * columns * rows;
       if (least >= 0 && share >= least) continue;
       least = share;
       panels = together;

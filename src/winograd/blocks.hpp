@@ -8,9 +8,10 @@
 namespace convolith {
 
 /// The products of a Winograd convolution, for each of `groups` groups: `frequencies` matrices of
-/// `tiles` rows of `terms` terms, times as many of `panels` panels of columns.
+/// `tiles` rows of `terms` terms, times as many of `panels` panels of columns, of which `produced`
+/// are computed.
 struct WinogradWork {
-  std::int64_t groups, frequencies, tiles, terms, panels;
+  std::int64_t groups, frequencies, tiles, terms, panels, produced;
   std::int64_t row;        ///< elements of V of a tile and a frequency
   std::size_t element;     ///< bytes
   int tile_rows, columns;  ///< of a register tile, at most
@@ -28,7 +29,7 @@ class WinogradBlocks {
   std::int64_t parts = 1;   ///< of a block, among which threads share its products
   std::int64_t panels = 1;  ///< of a group of panels, at most
   std::int64_t panel_groups = 1;
-  bool shared = false;  ///< all threads work on one block, each on parts and panels of its own
+  bool shared = false;  ///< all threads work on one block, each on parts or panels of its own
 
   Range block(std::int64_t index) const noexcept {
     return Range::share(all_tiles_, static_cast<int>(index), static_cast<int>(count));

@@ -52,9 +52,10 @@ class WinogradExecution final : public Execution {
     const std::int64_t longest =
         few_tiles_ ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
     term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
-    blocks_ = WinogradBlocks({problem.groups, frequencies_, tiles_, terms_, panels_, row_,
-                              sizeof(T), kernels_.tile_rows, kernels_.tile_columns, few_tiles_},
-                             machine.l2_bytes, threads);
+    blocks_ = WinogradBlocks(
+        {problem.groups, frequencies_, tiles_, terms_, panels_, round_up(geometry.produced, lanes),
+         row_, sizeof(T), kernels_.tile_rows, kernels_.tile_columns, few_tiles_},
+        machine.l2_bytes, threads);
 
     weight_stride_ = odd_lines<T>(blocks_.panels * terms_ * kernels_.tile_columns);
     chunk_stride_ = odd_lines<T>(term_chunk_ * kernels_.tile_columns);
@@ -85,7 +86,7 @@ class WinogradExecution final : public Execution {
   /// Threads that share tiles transform the same weights: that is sooner done than to fetch them
   /// from another core's cache.
   std::size_t unpacked_workspace_bytes() const noexcept override {
-    if (!few_tiles_ || blocks_.count > 1) return 0;
+    if (!few_tiles_ || blocks_.count > (blocks_.shared ? 1 : threads_)) return 0;
     return shared_bytes() + thread_bytes(false) * threads_;
   }
 
