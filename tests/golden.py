@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "golden_choices.txt"
 ISAS = ("avx512", "avx2", "baseline")
 LAYOUTS = ("channels_first", "channels_last")
+GRADIENTS = ("backward_input", "backward_weight")
+GRADIENT_BATCH = 4
 CACHES = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20, "l3_bytes": 32 << 20}
 HEADER = f"""\
 # What "auto" chooses on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each ISA:
@@ -24,12 +26,20 @@ HEADER = f"""\
 
 
 def problems() -> dict[str, str]:
-    """The distinct problems of the layer lists, each with the name of its first layer."""
+    """The distinct problems of the layer lists, each with the name of its first layer.
+
+    Forward convolutions come with their gradients, of a batch of 4.
+    """
     found: dict[str, str] = {}
     files = {path.stem: path for path in (ROOT / "benchmarks" / "problems").glob("*.txt")}
     for net in sorted(files, key=lambda n: (NETS.index(n) if n in NETS else len(NETS), n)):
         for layer in parse_layers(net, files[net].read_text(encoding="utf-8")):
-            found.setdefault(str(layer.problem), f"{net}/{layer.name}")
+            p = layer.problem
+            asked = [p]
+            if p.direction == "forward":
+                asked += [p.replace(direction=d, batch=GRADIENT_BATCH) for d in GRADIENTS]
+            for each in asked:
+                found.setdefault(str(each), f"{net}/{layer.name}")
     return found
 
 

@@ -442,6 +442,14 @@ class Im2colGemmAlgorithm final : public Algorithm {
       seconds += 2 * elements * static_cast<double>(size_of(problem.dtype)) /
                  machine.bytes_per_second;
     }
+    if (problem.direction == Direction::backward_weight) {
+      // Terms are pixels here. Both operands are packed along them, and where there are many, few
+      // sums are to be had for it.
+      constexpr double kMany = 28 * 28, kPacking = 0.25;
+      const auto pixels = static_cast<double>(problem.output_pixels());
+      const bool together = problem.layout == Layout::channels_first;
+      seconds *= 1 + kPacking * (together ? std::min(1.0, pixels / kMany) : 1);
+    }
     constexpr double kForkJoin = 3e-6;
     return products * (seconds + kForkJoin);
   }

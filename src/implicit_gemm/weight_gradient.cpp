@@ -11,6 +11,7 @@
 #include "pixel_blocks.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/threads.hpp"
+#include "taps.hpp"
 #include "typed_execution.hpp"
 
 namespace convolith {
@@ -615,8 +616,12 @@ double weight_gradient_cost(const ConvProblem& problem, const Machine& machine) 
                                   : Shape(problem, lanes).cycles;
   const auto pixels = static_cast<double>(problem.batch * problem.output_pixels());
   const auto bytes = static_cast<double>(size_of(problem.dtype));
-  const double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) *
-                          cycles * lanes;
+  double products = 2 * pixels * static_cast<double>(problem.groups * problem.taps()) * cycles *
+                    lanes;
+  // Products with padding are left out.
+  if (problem.padding_mode == PaddingMode::zeros && !by_pixels) {
+    for (const Window& window : problem.windows) products *= share_inside(window);
+  }
   // In channels_last every group reads pieces of pixels, and cache lines that are shared.
   double pieces = 1;
   if (problem.groups > 1 && problem.layout == Layout::channels_last) {

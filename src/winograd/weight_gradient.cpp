@@ -15,27 +15,65 @@
 namespace convolith {
 namespace {
 
+/// How an axis is cut: the outputs of a phase, a dilation apart, read sources as far apart, and are
+/// tiled by themselves.
+struct TileAxis {
+  std::int64_t step, phases;
+  std::int64_t tiles;  ///< of the longest phase
+
+  TileAxis(const Window& window, int outputs)
+      : step(window.dilation),
+        phases(std::min(step, window.output)),
+        tiles(divide_up(divide_up(window.output, step), outputs)) {}
+};
+
+/// Where a line of tiles is, neighbours on the last axis: the coordinates of its first output.
+struct LinePlace {
+  std::int64_t sample, depth, row, column;
+};
+
 /// How many tiles there are, and of how many frequencies.
 struct TileGrid {
-  int outputs, taps, inputs;            ///< of a tile's axis
+  int outputs, taps, inputs;  ///< of a tile's axis
   std::int64_t frequencies;
-  std::int64_t planes, rows, columns;   ///< a plane is a depth of a sample
+  std::int64_t samples, depths;
+  TileAxis height, width;
 
   TileGrid(const ConvProblem& problem, int size)
       : outputs(kWinogradSizes[size].outputs),
         taps(kWinogradSizes[size].taps),
         inputs(outputs + taps - 1),
         frequencies(inputs * inputs),
-        planes(problem.batch * problem.windows[0].output),
-        rows(divide_up(problem.windows[1].output, outputs)),
-        columns(divide_up(problem.windows[2].output, outputs)) {}
+        samples(problem.batch),
+        depths(problem.windows[0].output),
+        height(problem.windows[1], outputs),
+        width(problem.windows[2], outputs) {}
 
-  std::int64_t lines() const noexcept { return planes * rows; }
-  std::int64_t tiles() const noexcept { return lines() * columns; }
+  std::int64_t columns() const noexcept { return width.tiles; }
+  std::int64_t lines() const noexcept {
+    return samples * depths * height.phases * width.phases * height.tiles;
+  }
+  std::int64_t tiles() const noexcept { return lines() * columns(); }
+
+  LinePlace place(std::int64_t line) const noexcept {
+    const auto take = [&](std::int64_t count) {
+      const std::int64_t index = line % count;
+      line /= count;
+      return index;
+    };
+    LinePlace place{};
+    place.row = take(height.tiles) * outputs * height.step;
+    place.column = take(width.phases);
+    place.row += take(height.phases);
+    place.depth = take(depths);
+    place.sample = line;
+    return place;
+  }
 };
 
-/// V[frequency][tile][channel] = transformed tiles of the source, U[panel][frequency][tile][lane] =
-/// those of the output's gradient, M[frequency][channel][lane] = V^T U.
+/// V[frequency][tile][row] = transformed tiles of the source, a row being a channel under a tap of
+/// the depth, U[panel][frequency][tile][lane] = those of the output's gradient,
+/// M[frequency][row][lane] = V^T U.
 template <class T>
 class WinogradWeightGradientExecution final : public Execution {
  public:
@@ -51,9 +89,11 @@ class WinogradWeightGradientExecution final : public Execution {
         in_(problem.in_channels_per_group()),
         out_(problem.out_channels_per_group()),
         lanes_(kernels_.tile_columns),
+        depth_taps_(problem.windows[0].kernel),
+        rows_(depth_taps_ * in_),
         panels_(divide_up(out_, lanes_)),
-        row_panels_(divide_up(in_, kernels_.tile_rows)),
-        tile_row_(odd_lines<T>(round_up(in_, kernels_.lanes))) {
+        row_panels_(divide_up(rows_, kernels_.tile_rows)),
+        tile_row_(odd_lines<T>(rows_ - in_ + round_up(in_, kernels_.lanes))) {
     cut_work();
     source_stride_ = odd_lines<T>(block_tiles_ * tile_row_);
     output_stride_ = odd_lines<T>(block_tiles_ * lanes_);
@@ -163,9 +203,9 @@ class WinogradWeightGradientExecution final : public Execution {
     constexpr std::int64_t kSharedBytes = 24 << 20, kPartBytes = 4 << 20, kSumBytes = 16 << 20;
     constexpr std::int64_t kFewestTiles = 256, kTilesOfPart = 98, kMostParts = 8;
     const std::int64_t tile_bytes = grid_.frequencies * (tile_row_ + panels_ * lanes_) * kSize;
-    const std::int64_t line_bytes = grid_.columns * tile_bytes;
+    const std::int64_t line_bytes = grid_.columns() * tile_bytes;
     const std::int64_t lines = grid_.lines();
-    const std::int64_t sum_bytes = row_bytes * in_ * panels_;
+    const std::int64_t sum_bytes = row_bytes * rows_ * panels_;
     const auto blocks_of = [&](std::int64_t count, std::int64_t bytes) {
       return divide_up(count, std::max<std::int64_t>(1, bytes / line_bytes));
     };
@@ -182,14 +222,14 @@ class WinogradWeightGradientExecution final : public Execution {
       blocks_ = blocks_of(part_lines, kPartBytes);
       block_lines_ = divide_up(part_lines, blocks_);
     }
-    block_tiles_ = block_lines_ * grid_.columns;
+    block_tiles_ = block_lines_ * grid_.columns();
   }
 
-  /// Channels of the source that are summed together.
+  /// Rows that are summed together.
   Range chunk(std::int64_t number) const noexcept {
     const Range panels = share(row_panels_, number, chunks_);
-    return {share(in_, panels.begin, row_panels_).begin,
-            share(in_, panels.end - 1, row_panels_).end};
+    return {share(rows_, panels.begin, row_panels_).begin,
+            share(rows_, panels.end - 1, row_panels_).end};
   }
 
   static Range share(std::int64_t count, std::int64_t number, std::int64_t of) noexcept {
@@ -202,77 +242,96 @@ class WinogradWeightGradientExecution final : public Execution {
 
   // ---- transforms --------------------------------------------------------------------------
 
-  /// A row of tiles of one map: where its pixels are.
+  /// The rows of a line of tiles in one map.
   struct Line {
-    const T* sample;  ///< of the plane's first pixel and the group's first channel
-    std::int64_t first_row;
-    std::int64_t width;
+    const T* rows[8];  ///< the first pixel of each; null: zeros
     std::int64_t pixel_stride, row_stride;
-    const T* rows[8];  ///< the first pixel of each row of the tiles; null: zeros
   };
 
-  /// Finds the rows of a line of tiles; in channels_first transposes them into the strip.
-  void find_rows(const Maps<const T>& maps, const Window& height, std::int64_t extent, bool source,
-                 std::int64_t channels, T* strip, Line& line) const noexcept {
-    const int count = source ? grid_.inputs : grid_.outputs;
+  /// Finds rows `step` apart from `first` on, of `width` pixels each, whose number `find` gives, or
+  /// -1; in channels_first transposes them into the strip.
+  template <class Find>
+  Line find_rows(const Maps<const T>& maps, const T* plane, std::int64_t width, int count,
+                 std::int64_t first, std::int64_t step, std::int64_t channels, T* strip,
+                 const Find& find) const noexcept {
+    Line line{};
     for (int i = 0; i < count; ++i) {
-      const std::int64_t at = line.first_row + i;
-      // Windows end before the last tile does: what they do not read may be anything finite.
-      const std::int64_t row = at >= extent ? -1
-                               : source     ? padded_source(at, height.input, problem_.padding_mode)
-                                            : at;
-      line.rows[i] = nullptr;
+      const std::int64_t row = find(first + i * step);
       if (row < 0) continue;
-      const T* from = line.sample + row * line.width * maps.pixel_stride;
-      if (channels_last_) {
-        line.rows[i] = from;
-        continue;
-      }
-      T* to = strip + i * line.width * channels;
-      kernels_.transpose(channels, line.width, from, maps.channel_stride, maps.pixel_stride, to,
+      const T* from = plane + row * width * maps.pixel_stride;
+      line.rows[i] = from;
+      if (channels_last_) continue;
+      T* to = strip + i * width * channels;
+      kernels_.transpose(channels, width, from, maps.channel_stride, maps.pixel_stride, to,
                          channels, 1);
       line.rows[i] = to;
     }
     line.pixel_stride = channels_last_ ? maps.pixel_stride : channels;
-    line.row_stride = line.width * line.pixel_stride;
+    line.row_stride = width * line.pixel_stride * (channels_last_ ? step : 1);
+    return line;
   }
 
   /// V of one line of tiles.
   void transform_sources(const Call& call, std::int64_t group, std::int64_t number, T* transformed,
                          const Scratch& scratch) const noexcept {
+    const Window& depth = problem_.windows[0];
+    const LinePlace place = grid_.place(number);
+    const T* sample = call.x.sample(place.sample, group * in_);
+    for (std::int64_t tap = 0; tap < depth_taps_; ++tap) {
+      const std::int64_t plane =
+          padded_source(place.depth * depth.stride - depth.before + tap * depth.dilation,
+                        depth.input, problem_.padding_mode);
+      T* to = transformed + tap * in_;
+      if (plane >= 0) {
+        transform_plane(call, place, sample, plane, to, scratch);
+        continue;
+      }
+      for (std::int64_t f = 0; f < grid_.frequencies; ++f) {
+        for (std::int64_t tile = 0; tile < grid_.columns(); ++tile) {
+          T* row = to + f * source_stride_ + tile * tile_row_;
+          std::fill(row, row + in_, T(0));
+        }
+      }
+    }
+  }
+
+  /// Of one plane of the source. Windows end before the last tile does: what they do not read may
+  /// be anything finite.
+  void transform_plane(const Call& call, const LinePlace& place, const T* sample,
+                       std::int64_t plane, T* transformed, const Scratch& scratch) const noexcept {
     const Window &height = problem_.windows[1], &width = problem_.windows[2];
-    const std::int64_t plane = number / grid_.rows, depths = problem_.windows[0].output;
-    Line line{};
-    line.width = width.input;
-    line.first_row = number % grid_.rows * grid_.outputs - height.before;
-    line.sample = call.x.sample(plane / depths, group * in_) +
-                  plane % depths * height.input * width.input * call.x.pixel_stride;
-    find_rows(call.x, height, height.input + height.after, true, in_, scratch.source_strip, line);
+    const auto source = [&](const Window& window, std::int64_t at) {
+      return at >= window.input + window.after
+                 ? -1
+                 : padded_source(at, window.input, problem_.padding_mode);
+    };
+    const std::int64_t first_row = place.row - height.before;
+    const std::int64_t last_row = first_row + (grid_.inputs - 1) * height.dilation;
+    const Line line =
+        find_rows(call.x, sample + plane * height.input * width.input * call.x.pixel_stride,
+                  width.input, grid_.inputs, first_row, height.dilation, in_, scratch.source_strip,
+                  [&](std::int64_t at) { return source(height, at); });
 
     WinogradInput<T> in{};
     in.row_stride = line.row_stride;
-    in.column_stride = line.pixel_stride;
-    in.source_tile_stride = grid_.outputs * line.pixel_stride;
+    in.column_stride = width.dilation * line.pixel_stride;
+    in.source_tile_stride = grid_.outputs * in.column_stride;
     in.channels = in_;
     in.frequency_stride = source_stride_;
     in.tile_stride = tile_row_;
-    const bool rows_inside =
-        line.first_row >= 0 && line.first_row + grid_.inputs <= height.input;
-    for (std::int64_t tile = 0; tile < grid_.columns;) {
-      const std::int64_t first = tile * grid_.outputs - width.before;
+    const std::int64_t step = grid_.outputs * width.dilation;
+    const std::int64_t reach = (grid_.inputs - 1) * width.dilation;
+    for (std::int64_t tile = 0; tile < grid_.columns();) {
+      const std::int64_t first = place.column + tile * step - width.before;
       in.transformed = transformed + tile * tile_row_;
       in.tiles = 1;
-      if (rows_inside && first >= 0 && first + grid_.inputs <= width.input) {
+      if (first_row >= 0 && last_row < height.input && first >= 0 && first + reach < width.input) {
         in.pixels = nullptr;
         in.source = line.rows[0] + first * line.pixel_stride;
-        in.tiles = std::min(grid_.columns - tile,
-                            (width.input - grid_.inputs - first) / grid_.outputs + 1);
+        in.tiles = std::min(grid_.columns() - tile, (width.input - 1 - reach - first) / step + 1);
       } else {
         for (int j = 0; j < grid_.inputs; ++j) {
-          const std::int64_t at = first + j;
-          const std::int64_t column = at >= width.input + width.after
-                                          ? -1
-                                          : padded_source(at, width.input, problem_.padding_mode);
+          const std::int64_t column = source(width, first + j * width.dilation);
           for (int i = 0; i < grid_.inputs; ++i) {
             const T* row = line.rows[i];
             scratch.pixels[i * grid_.inputs + j] =
@@ -291,25 +350,25 @@ class WinogradWeightGradientExecution final : public Execution {
                          const Range& panels, T* transformed,
                          const Scratch& scratch) const noexcept {
     const Window &height = problem_.windows[1], &width = problem_.windows[2];
-    const std::int64_t plane = number / grid_.rows, depths = problem_.windows[0].output;
+    const LinePlace place = grid_.place(number);
     const std::int64_t first_channel = panels.begin * lanes_;
     const std::int64_t channels = std::min(out_, panels.end * lanes_) - first_channel;
-    Line line{};
-    line.width = width.output;
-    line.first_row = number % grid_.rows * grid_.outputs;
-    line.sample = call.y.sample(plane / depths, group * out_ + first_channel) +
-                  plane % depths * height.output * width.output * call.y.pixel_stride;
-    find_rows(call.y, height, height.output, false, channels, scratch.output_strip, line);
+    const Line line = find_rows(
+        call.y,
+        call.y.sample(place.sample, group * out_ + first_channel) +
+            place.depth * height.output * width.output * call.y.pixel_stride,
+        width.output, grid_.outputs, place.row, height.dilation, channels, scratch.output_strip,
+        [&](std::int64_t at) { return at < height.output ? at : -1; });
 
     WinogradOutputGradient<T> in{};
     in.row_stride = line.row_stride;
-    in.column_stride = line.pixel_stride;
-    in.source_tile_stride = grid_.outputs * line.pixel_stride;
+    in.column_stride = width.dilation * line.pixel_stride;
+    in.source_tile_stride = grid_.outputs * in.column_stride;
     in.frequency_stride = output_stride_;
     in.tile_stride = lanes_;
-    const std::int64_t whole = line.first_row + grid_.outputs <= height.output
-                                   ? width.output / grid_.outputs
-                                   : 0;
+    const std::int64_t phase_columns = divide_up(width.output - place.column, width.dilation);
+    const bool rows_inside = place.row + (grid_.outputs - 1) * height.dilation < height.output;
+    const std::int64_t whole = rows_inside ? phase_columns / grid_.outputs : 0;
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       const std::int64_t channel = (panel - panels.begin) * lanes_;
       in.channels = static_cast<int>(std::min(lanes_, channels - channel));
@@ -317,13 +376,15 @@ class WinogradWeightGradientExecution final : public Execution {
       in.transformed = transformed + panel * grid_.frequencies * output_stride_;
       in.pixels = nullptr;
       in.tiles = whole;
-      in.source = line.rows[0] + channel;
-      if (whole > 0) form_.output(in);
+      if (whole > 0) {
+        in.source = line.rows[0] + place.column * line.pixel_stride + channel;
+        form_.output(in);
+      }
       in.tiles = 1;
       in.pixels = scratch.pixels;
-      for (std::int64_t tile = whole; tile < grid_.columns; ++tile) {
+      for (std::int64_t tile = whole; tile < grid_.columns(); ++tile) {
         for (int j = 0; j < grid_.outputs; ++j) {
-          const std::int64_t column = tile * grid_.outputs + j;
+          const std::int64_t column = place.column + (tile * grid_.outputs + j) * width.dilation;
           for (int i = 0; i < grid_.outputs; ++i) {
             const T* row = line.rows[i];
             scratch.pixels[i * grid_.outputs + j] =
@@ -341,7 +402,7 @@ class WinogradWeightGradientExecution final : public Execution {
 
   // ---- products ----------------------------------------------------------------------------
 
-  /// M (+)= V^T U for a chunk of channels and a panel, over `tiles` tiles.
+  /// M (+)= V^T U for a chunk of rows and a panel, over `tiles` tiles.
   void multiply(const T* sources, const T* outputs, std::int64_t panel, std::int64_t number,
                 std::int64_t tiles, T* products, bool accumulate) const noexcept {
     constexpr std::int64_t kTogether = 256;  // a panel of so many tiles leaves room in L1
@@ -369,7 +430,7 @@ class WinogradWeightGradientExecution final : public Execution {
         run.columns = some.begin * lanes_;
         tile.accumulate = accumulate || piece > 0;
         for (std::int64_t p = panels.begin; p < panels.end; ++p) {
-          const Range rows = share(in_, p, row_panels_);
+          const Range rows = share(rows_, p, row_panels_);
           tile.row_count = static_cast<int>(rows.end - rows.begin);
           tile.rows = sources + f * source_stride_ + rows.begin;
           tile.sum = products + f * product_stride_ + (rows.begin - first) * width;
@@ -392,9 +453,15 @@ class WinogradWeightGradientExecution final : public Execution {
     in.gradient = gradient;
     form_.weight(in);
     const std::int64_t first = panel * lanes_;
-    kernels_.transpose(in.rows * taps, std::min(lanes_, out_ - first), gradient, in.lanes, 1,
-                       call.gradient + ((group * out_ + first) * in_ + rows.begin) * taps,
-                       in_ * taps, 1);
+    const std::int64_t channels = std::min(lanes_, out_ - first), all_taps = depth_taps_ * taps;
+    T* to = call.gradient + (group * out_ + first) * in_ * all_taps;
+    // The taps of a channel are neighbours there: of all depths.
+    const std::int64_t together = depth_taps_ == 1 ? in.rows : 1;
+    for (std::int64_t row = rows.begin; row < rows.end; row += together) {
+      kernels_.transpose(together * taps, channels, gradient + (row - rows.begin) * taps * in.lanes,
+                         in.lanes, 1, to + row % in_ * all_taps + row / in_ * taps, in_ * all_taps,
+                         1);
+    }
   }
 
   template <class OfThread>
@@ -409,7 +476,7 @@ class WinogradWeightGradientExecution final : public Execution {
       const std::int64_t count = lines.end - lines.begin;
       parallel_for(threads_, count, [&](std::int64_t i, int thread) {
         const Scratch scratch = of_thread(thread);
-        const std::int64_t first = i * grid_.columns;
+        const std::int64_t first = i * grid_.columns();
         transform_sources(call, group, lines.begin + i, sources_at + first * tile_row_, scratch);
         transform_outputs(call, group, lines.begin + i, {0, panels_}, outputs_at + first * lanes_,
                           scratch);
@@ -417,7 +484,7 @@ class WinogradWeightGradientExecution final : public Execution {
       parallel_for(threads_, panels_ * chunks_, [&](std::int64_t unit, int thread) {
         const Scratch scratch = of_thread(thread);
         T* products = blocks_ > 1 ? products_at + unit * chunk_products() : scratch.products;
-        multiply(sources_at, outputs_at, unit / chunks_, unit % chunks_, count * grid_.columns,
+        multiply(sources_at, outputs_at, unit / chunks_, unit % chunks_, count * grid_.columns(),
                  products, b > 0);
         if (b == blocks_ - 1) {
           finish(call, group, unit / chunks_, unit % chunks_, products, scratch.gradient);
@@ -441,7 +508,7 @@ class WinogradWeightGradientExecution final : public Execution {
         for (std::int64_t b = 0; b < blocks_; ++b) {
           const Range lines = share(part_lines.end - part_lines.begin, b, blocks_);
           for (std::int64_t i = lines.begin; i < lines.end; ++i) {
-            const std::int64_t tile = (i - lines.begin) * grid_.columns;
+            const std::int64_t tile = (i - lines.begin) * grid_.columns();
             transform_sources(call, group, part_lines.begin + i,
                               scratch.sources + tile * tile_row_, scratch);
             transform_outputs(call, group, part_lines.begin + i, panels,
@@ -449,7 +516,7 @@ class WinogradWeightGradientExecution final : public Execution {
           }
           for (std::int64_t n = panels.begin * chunks_; n < panels.end * chunks_; ++n) {
             multiply(scratch.sources, scratch.outputs, n / chunks_, n % chunks_,
-                     (lines.end - lines.begin) * grid_.columns,
+                     (lines.end - lines.begin) * grid_.columns(),
                      all + part * all_products() + n * chunk_products(), b > 0);
           }
         }
@@ -474,7 +541,7 @@ class WinogradWeightGradientExecution final : public Execution {
   int threads_;
   bool channels_last_;
   std::int64_t in_, out_;  ///< channels per group
-  std::int64_t lanes_, panels_, row_panels_, tile_row_;
+  std::int64_t lanes_, depth_taps_, rows_, panels_, row_panels_, tile_row_;
   std::int64_t chunks_, chunk_rows_;
   std::int64_t parts_;  ///< 0: threads share the sums
   std::int64_t blocks_, block_lines_, block_tiles_;
@@ -489,8 +556,7 @@ int winograd_weight_gradient_size(const ConvProblem& problem, int outputs, std::
     if (reason != nullptr) *reason = std::move(why);
     return -1;
   };
-  const Window &depth = problem.windows[0], &height = problem.windows[1],
-               &width = problem.windows[2];
+  const Window &height = problem.windows[1], &width = problem.windows[2];
   int size = 0;
   for (; size < kWinogradSizeCount; ++size) {
     const WinogradSize& s = kWinogradSizes[size];
@@ -501,28 +567,28 @@ int winograd_weight_gradient_size(const ConvProblem& problem, int outputs, std::
                   (outputs < 6 ? " or 5 x 5" : ""));
   }
   if (height.stride != 1 || width.stride != 1) return refuse("the stride is not 1");
-  if (height.dilation != 1 || width.dilation != 1) return refuse("the dilation is not 1");
-  if (depth.kernel != 1 || depth.stride != 1 || depth.before != 0 || depth.after != 0) {
-    return refuse("a kernel, stride or padding along the depth");
-  }
   const TileGrid grid(problem, size);
   constexpr std::int64_t kMostColumns = 512;
-  if (grid.columns > kMostColumns) {
-    return refuse("rows of " + std::to_string(grid.columns) + " tiles, above " +
+  if (grid.columns() > kMostColumns) {
+    return refuse("rows of " + std::to_string(grid.columns()) + " tiles, above " +
                   std::to_string(kMostColumns));
   }
   constexpr double kMostSums = 8 << 20;
-  const double sums = static_cast<double>(grid.frequencies) *
-                      static_cast<double>(problem.in_channels_per_group()) *
-                      static_cast<double>(problem.out_channels_per_group());
-  const double tile_elements =
-      static_cast<double>(grid.frequencies) *
-      static_cast<double>(problem.in_channels_per_group() + problem.out_channels_per_group());
-  constexpr double kMostTransformed = 8 << 20;
+  const std::int64_t rows = problem.windows[0].kernel * problem.in_channels_per_group();
+  const std::int64_t out = problem.out_channels_per_group();
+  const double sums = static_cast<double>(grid.frequencies) * static_cast<double>(rows) *
+                      static_cast<double>(out);
+  const double tile_elements = static_cast<double>(grid.frequencies) *
+                               static_cast<double>(rows + out);
+  constexpr double kMostTransformed = 10 << 20;
   if (sums > kMostSums && tile_elements * static_cast<double>(grid.tiles()) > kMostTransformed) {
     return refuse("sums and transformed tiles of more than 64 MiB");
   }
   return size;
+}
+
+std::int64_t winograd_weight_gradient_tiles(const ConvProblem& problem, int size) {
+  return TileGrid(problem, size).tiles();
 }
 
 double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
@@ -536,22 +602,25 @@ double winograd_weight_gradient_cost(const ConvProblem& problem, int outputs,
   const auto tiles = static_cast<double>(grid.tiles());
   const auto frequencies = static_cast<double>(grid.frequencies);
   const std::int64_t in = problem.in_channels_per_group(), out = problem.out_channels_per_group();
-  const auto in_vectors = static_cast<double>(divide_up(in, lanes));
+  const std::int64_t depth_taps = problem.windows[0].kernel, rows = depth_taps * in;
+  const auto in_vectors = static_cast<double>(depth_taps * divide_up(in, lanes));
   const auto out_vectors = static_cast<double>(divide_up(out, lanes));
   const double two_products = 4.0 * static_cast<double>(lanes) / machine.flops_per_second[wide];
 
   // Products: each register tile is loaded and stored, once for so many tiles.
   constexpr double kTogether = 256, kTileCycles = 90;
-  const double register_tiles = frequencies * static_cast<double>(divide_up(in, tile_rows)) *
+  const double register_tiles = frequencies * static_cast<double>(divide_up(rows, tile_rows)) *
                                 std::ceil(out_vectors / 2) * std::ceil(tiles / kTogether);
-  const double products = frequencies * tiles * static_cast<double>(in) * out_vectors / 2 / 0.9 *
+  const double products = frequencies * tiles * static_cast<double>(rows) * out_vectors / 2 / 0.9 *
                           two_products;
   // Transforms, a vector at a time; of eight frequencies an axis, registers do not hold them.
   constexpr double kNarrow = 10, kWide = 12, kSum = 5;
   const double vector_cycles = grid.inputs > 6 ? kWide : kNarrow;
   const double transforms = tiles * (in_vectors + out_vectors) * frequencies * vector_cycles;
-  const double sums = frequencies * static_cast<double>(in) * out_vectors * kSum;
-  const double moved = bytes * static_cast<double>(problem.x_size() + problem.y_size());
+  const double sums = frequencies * static_cast<double>(rows) * out_vectors * kSum;
+  double moved = bytes * static_cast<double>(problem.x_size() + problem.y_size());
+  // In channels_first every phase of the columns transposes whole rows.
+  if (problem.layout == Layout::channels_first) moved *= static_cast<double>(grid.width.phases);
   // Groups come one after the other, and each calls the threads together twice.
   const double group = problem.groups > 1 ? 5e-5 : 1e-5;
   return static_cast<double>(problem.groups) *

@@ -110,9 +110,7 @@ Tolerance Winograd::tolerance(const ConvProblem& problem) const {
     const int size = winograd_weight_gradient_size(problem, outputs_, nullptr);
     const CookToom matrices = cook_toom(kWinogradSizes[size].taps, outputs_);
     const double amplified = amplification(matrices);
-    const double tiles = static_cast<double>(problem.batch * problem.windows[0].output *
-                                             divide_up(problem.windows[1].output, outputs_) *
-                                             divide_up(problem.windows[2].output, outputs_));
+    const auto tiles = static_cast<double>(winograd_weight_gradient_tiles(problem, size));
     return {summation_bound(problem.dtype, 1),
             probable_bound(problem.dtype, tiles + 6.0 * matrices.inputs) * amplified * amplified};
   }
