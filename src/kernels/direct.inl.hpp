@@ -21,13 +21,13 @@ CONVOLITH_INLINE TileFinish<T> finish_of(const GatherTile<T>& tile, const T* bia
           tile.least,      tile.greatest, tile.past_caches};
 }
 
-template <int kPixels, int kVectors, bool kFinishes, class T>
+template <int kPixels, int kVectors, class T>
 CONVOLITH_INLINE void prefetch_results(const GatherTile<T>& tile, std::int64_t terms,
                                        const T* residual, const T* output) {
   if (!tile.past_caches) {
     prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
   }
-  if (kFinishes && residual != nullptr) {
+  if (tile.finishes && residual != nullptr) {
     prefetch_tile<T, kPixels, kVectors, 0>(residual, tile.residual_pixel_stride);
   }
 }
@@ -62,10 +62,10 @@ struct GatherChannelsLast {
     }
   }
 
-  template <bool kFinishes, int kPixels, int kVectors>
+  template <int kPixels, int kVectors>
   CONVOLITH_INLINE static void store_sums(Vec<T> (&sum)[kPixels][kVectors],
                                           const GatherTile<T>& tile, const T* residual, T* output) {
-    if constexpr (kFinishes) {
+    if (tile.finishes) {
       finish_tile<T>(sum, output, tile.output_pixel_stride, tile.out_channels,
                      finish_of(tile, tile.bias, residual));
     } else {
@@ -77,11 +77,10 @@ struct GatherChannelsLast {
   // Functions of their own, with no more addresses than there are registers: GCC would keep some in
   // vector registers, where they wait behind the multiply-adds.
 
-  template <int kPixels, int kVectors, bool kFinishes>
+  template <int kPixels, int kVectors>
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source,
                                          const T* residual, T* output, unsigned edges) {
-    prefetch_results<kPixels, kVectors, kFinishes>(tile, tile.tap_count * tile.channels, residual,
-                                                   output);
+    prefetch_results<kPixels, kVectors>(tile, tile.tap_count * tile.channels, residual, output);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
       const Tap& tap = tile.taps[t];
@@ -93,22 +92,22 @@ struct GatherChannelsLast {
         default: add_tap<0, kPixels>(sum, tile, from, weight);
       }
     }
-    store_sums<kFinishes>(sum, tile, residual, output);
+    store_sums(sum, tile, residual, output);
   }
 
   /// Of one tap, which finds no padding.
-  template <int kPixels, int kVectors, bool kFinishes, bool kStreams>
+  template <int kPixels, int kVectors, bool kStreams>
   [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
                                               const T* weight, const T* residual, T* output) {
-    prefetch_results<kPixels, kVectors, kFinishes>(tile, tile.channels, residual, output);
+    prefetch_results<kPixels, kVectors>(tile, tile.channels, residual, output);
     Vec<T> sum[kPixels][kVectors] = {};
     add_tap<0, kPixels, kStreams>(sum, tile, source, weight);
-    store_sums<kFinishes>(sum, tile, residual, output);
+    store_sums(sum, tile, residual, output);
   }
 
   template <int kPixels>
   struct Rows {
-    template <int kVectors, bool kFinishes>
+    template <int kVectors>
     static void run_tiles(const GatherTile<T>& tile, int first, int end) {
       if (tile.tap_count == 1 && (tile.taps->padded_edges & tile.edges) == 0) {
         const T* weight = tile.weight + tile.taps->weight;
@@ -116,8 +115,8 @@ struct GatherChannelsLast {
           const T* source = tile.source + tile.taps->source + p * tile.source_pixel_stride;
           const T* residual = residual_of(tile, p);
           T* output = tile.output + p * tile.output_pixel_stride;
-          const auto run = tile.streams ? run_pointwise<kPixels, kVectors, kFinishes, true>
-                                        : run_pointwise<kPixels, kVectors, kFinishes, false>;
+          const auto run = tile.streams ? run_pointwise<kPixels, kVectors, true>
+                                        : run_pointwise<kPixels, kVectors, false>;
           run(tile, source, weight, residual, output);
         }
         return;
@@ -125,18 +124,16 @@ struct GatherChannelsLast {
       for (int p = first; p < end; p += kPixels) {
         const unsigned edges = (p == 0 ? tile.edges & kFirstPixel : 0U) |
                                (p + kPixels == tile.pixels ? tile.edges & kLastPixel : 0U);
-        run_tile<kPixels, kVectors, kFinishes>(tile, tile.source + p * tile.source_pixel_stride,
-                                               residual_of(tile, p),
-                                               tile.output + p * tile.output_pixel_stride, edges);
+        run_tile<kPixels, kVectors>(tile, tile.source + p * tile.source_pixel_stride,
+                                    residual_of(tile, p),
+                                    tile.output + p * tile.output_pixel_stride, edges);
       }
     }
     static void run(const GatherTile<T>& tile, int first, int end) {
       if (tile.out_channels > kLanes<T>) {
-        tile.finishes ? run_tiles<2, true>(tile, first, end)
-                      : run_tiles<2, false>(tile, first, end);
+        run_tiles<2>(tile, first, end);
       } else {
-        tile.finishes ? run_tiles<1, true>(tile, first, end)
-                      : run_tiles<1, false>(tile, first, end);
+        run_tiles<1>(tile, first, end);
       }
     }
   };
@@ -155,7 +152,7 @@ struct GatherTermsChannelsLast {
                                          std::int64_t terms, const T* from, const T* weight,
                                          const T* bias, const T* residual, T* output,
                                          int channels) {
-    prefetch_results<kPixels, kVectors, kFinishes>(tile, terms, residual, output);
+    prefetch_results<kPixels, kVectors>(tile, terms, residual, output);
     const RowPointers<T, kPixels> source(from, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)
