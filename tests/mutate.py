@@ -30,6 +30,7 @@ CONVOLUTION = (
     "test_guard_pages.py::test_convolution",
     "test_weight_gradient.py",
     "test_grid.py",
+    "test_plan.py::test_a_residual_has_strides_of_its_own",
     "test_plan.py::test_results_that_outgrow_the_caches",
     "test_fft.py",
 )

@@ -30,6 +30,7 @@ from problems import (
     operands,
     parse,
     problem_for,
+    problems_for,
     run,
     samples_beyond_the_caches,
     serving,
@@ -80,6 +81,22 @@ def test_a_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> No
     plan = cl.plan_conv(x.shape, w, bias, residual=True, **options)
     added = conv(x, w, bias, residual=residual, **options)
     np.testing.assert_array_equal(plan(x, residual=residual), added)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_residual_has_strides_of_its_own(activation: str, layout: str, algorithm: str) -> None:
+    for p in problems_for(algorithm, layout):
+        conv, x, w = CONV[p.rank], random(*p.x_shape), random(*p.weight_shape, seed=1)
+        options = {**window(p), "activation": activation, "algorithm": algorithm}
+        residual = random(*p.y_shape, seed=2)
+        y = conv(x, w, residual=residual, **options)
+        channel_axis = 1 if layout == "channels_first" else residual.ndim - 1
+        more = np.concatenate([residual, residual], channel_axis)  # of more channels
+        part = np.split(more, 2, channel_axis)[0]
+        assert part.strides != residual.strides
+        np.testing.assert_array_equal(conv(x, w, residual=part, **options), y, err_msg=str(p))
 
 
 def test_a_plan_keeps_its_own_weights_and_bias() -> None:

@@ -465,9 +465,13 @@ def test_activation_of_large_arrays() -> None:
     residual = x[::-1].copy()
     expected = np.maximum(x + residual, 0)
     assert np.array_equal(cl.activation(x, "relu", residual=residual), expected)
-    y = np.zeros(count + 1, np.float32)[1:]
-    cl.activation(x, "relu", residual=residual, out=y)
-    assert np.array_equal(y, expected)
+    for begin in (0, 1):
+        within = cl.activation(np.ones(count + 32, np.float32), None)  # begins on a line
+        y = within[begin : begin + count]
+        cl.activation(x, "relu", residual=residual, out=y)
+        assert np.array_equal(y, expected)
+        assert np.all(within[:begin] == 1)
+        assert np.all(within[begin + count :] == 1)
     assert np.array_equal(cl.activation_backward(residual, x, "relu"), residual * (x > 0))
     assert np.array_equal(cl.activation_backward(x, None, "relu", y=y), x * (y > 0))
 

@@ -158,18 +158,38 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/weight_gradient.cpp": (
         (
-            "if (rows_inside && «first >= 0» && first + grid_.inputs <= width.input) {",
+            "place.row += «take(height.phases)»;",
+            "take(height.phases) * height.step",
+            "phases of rows begin in the wrong place",
+        ),
+        (
+            "padded_source(place.depth * depth.stride - depth.before + tap * «depth.dilation»,",
+            "depth.stride",
+            "taps of the depth are a stride apart",
+        ),
+        (
+            "if («plane >= 0») {",
+            "plane >= -1",
+            "a plane in front of the map is read",
+        ),
+        (
+            "«std::fill(row, row + in_, T(0));»",
+            "",
+            "what was there before counts as a plane of padding",
+        ),
+        (
+            "last_row < height.input && «first >= 0» && first + reach < width.input) {",
             "first >= -1",
             "a tile that reads a column in front counts as inside",
         ),
         (
-            "if (rows_inside && first >= 0 && «first + grid_.inputs <= width.input») {",
-            "first + grid_.inputs <= width.input + 1",
+            "first >= 0 && «first + reach < width.input») {",
+            "first + reach <= width.input",
             "a tile that reads a column behind counts as inside",
         ),
         (
-            "«(width.input - grid_.inputs - first) / grid_.outputs + 1»);",
-            "(width.input - grid_.inputs - first) / grid_.outputs + 2",
+            "std::min(grid_.columns() - tile, «(width.input - 1 - reach - first) / step + 1»);",
+            "(width.input - 1 - reach - first) / step + 2",
             "a run of tiles inside has one too many",
         ),
         (
@@ -178,24 +198,29 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a tile reads a column of the next row of the output's gradient",
         ),
         (
-            "? «width.output / grid_.outputs» : 0;",
-            "divide_up(width.output, grid_.outputs)",
+            "rows_inside ? «phase_columns / grid_.outputs» : 0;",
+            "divide_up(phase_columns, grid_.outputs)",
             "the last tile of a row of the output's gradient counts as whole",
         ),
         (
-            "const std::int64_t row = «at >= extent» ? -1",
-            "at > extent",
+            "return «at >= window.input + window.after» ? -1",
+            "at > window.input + window.after",
             "a row behind the map is read",
         ),
         (
-            "line.first_row >= 0 && «line.first_row + grid_.inputs <= height.input»;",
-            "line.first_row + grid_.inputs <= height.input + 1",
+            "first_row >= 0 && «last_row < height.input» && first >= 0",
+            "last_row <= height.input",
             "a tile that reads a row behind counts as inside",
         ),
         (
-            "kernels_.transpose(in.rows * taps, «std::min(lanes_, out_ - first)», gradient,",
+            "const std::int64_t channels = «std::min(lanes_, out_ - first)», all_taps",
             "lanes_",
             "the last panel writes more channels than there are",
+        ),
+        (
+            "to + row % in_ * all_taps + «row / in_ * taps»,",
+            "0",
+            "all depths are written to the first",
         ),
         (
             "for (std::int64_t part = 1; «part < parts_»; ++part) {",
