@@ -72,7 +72,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "a strip writes beyond its last pixel",
         ),
     ),
-    "src/winograd/execution.cpp": (
+    "src/winograd/source_transform.cpp": (
         (
             "begin = std::clamp<std::int64_t>(«-columns.first», 0, wanted);",
             "-columns.first - 1",
@@ -103,6 +103,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "row_pixel[v] < 0",
             "columns of padding are read",
         ),
+    ),
+    "src/winograd/execution.cpp": (
         (
             "if («run.last_outputs == outputs») { form_.output(out);",
             "true",
@@ -114,7 +116,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last group of panels writes too many channels",
         ),
         (
-            "rows = «static_cast<int>(tile_of(run, vertical_axis_).count)»;",
+            "rows = «static_cast<int>(runs.tile_of(run, vertical_axis).count)»;",
             "static_cast<int>(vertical.tile_outputs)",
             "the last row of tiles is written whole",
         ),
@@ -132,7 +134,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
-            "const Range terms{term, std::min(terms_, term + term_chunk_)}; transform_weights(",
+            "const Range terms{term, std::min(terms_, term + term_chunk_)}; weight_.run(",
             "term < terms_ - 1",
             "weights that are not packed: a chunk of one term is left out",
         ),

@@ -1,0 +1,239 @@
+#include "winograd/source_transform.hpp"
+
+#include <algorithm>
+
+#include "arithmetic.hpp"
+#include "padding.hpp"
+
+namespace convolith {
+namespace {
+
+/// The next strip's channels: each is elsewhere in memory, where no hardware prefetcher goes.
+template <class T>
+void prefetch_rows(const T* source, std::int64_t channel_stride, int channels,
+                   std::int64_t pixels) noexcept {
+  constexpr std::int64_t kLine = kAlignment / sizeof(T);
+  for (int c = 0; c < channels; ++c) {
+    for (std::int64_t p = 0; p < pixels; p += kLine) {
+      __builtin_prefetch(source + c * channel_stride + p);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+SourceTransform<T>::SourceTransform(const ConvProblem& problem, const WinogradGeometry& geometry,
+                                    const WinogradForm<T>& form, const Machine& machine)
+    : geometry_(geometry),
+      padding_mode_(problem.padding_mode),
+      channels_last_(problem.layout == Layout::channels_last),
+      kernels_(kernels_for<T>(machine)),
+      form_(form),
+      tap_row_(round_up(geometry.reduced, std::int64_t{kernels_.lanes})),
+      longest_run_(geometry.axes[2].tiles()),
+      runs_(geometry, problem.padding_mode, longest_run_) {
+  if (channels_last_) return;
+  // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
+  const WinogradAxis& width = geometry.axes[2];
+  const std::int64_t lanes = kernels_.lanes, rows = runs_.rows();
+  const std::int64_t fitting = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T)) /
+                               (lanes * rows * strip_step());
+  longest_run_ = std::clamp<std::int64_t>((fitting - width.tile_inputs) / width.tile_outputs + 1, 1,
+                                          width.tiles());
+  strip_elements_ = rows * strip_pixels(longest_run_) * lanes;
+  runs_ = TileRuns(geometry, problem.padding_mode, longest_run_);
+}
+
+template <class T>
+std::size_t SourceTransform<T>::scratch_bytes() const noexcept {
+  return aligned_bytes<T>(tap_row_) + aligned_bytes<T>(strip_elements_) +
+         aligned_bytes<const T*>(geometry_.frequencies());
+}
+
+template <class T>
+typename SourceTransform<T>::Scratch SourceTransform<T>::scratch(std::byte* bytes) const noexcept {
+  Scratch scratch{};
+  scratch.zeros = reinterpret_cast<T*>(bytes);
+  std::fill(scratch.zeros, scratch.zeros + tap_row_, T(0));
+  bytes += aligned_bytes<T>(tap_row_);
+  scratch.strip = reinterpret_cast<T*>(bytes);
+  scratch.pixels = reinterpret_cast<const T**>(bytes + aligned_bytes<T>(strip_elements_));
+  return scratch;
+}
+
+template <class T>
+void SourceTransform<T>::run(const Maps<const T>& maps, std::int64_t group, const Range& tiles,
+                             T* transformed, std::int64_t frequency_stride,
+                             const Scratch& scratch) const noexcept {
+  runs_.for_each(tiles, [&](const TileRun& run, std::int64_t index) {
+    const T* source = maps.sample(run.sample, group * geometry_.reduced);
+    WinogradInput<T> in{};
+    in.frequency_stride = frequency_stride;
+    in.tile_stride = row();
+    for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
+      in.transformed = transformed + (index - tiles.begin) * in.tile_stride + tap * tap_row_;
+      if (channels_last_) {
+        transform_pixels(maps, run, runs_.reduced_tap(tap), source, in, scratch);
+      } else {
+        transform_strips(maps, run, runs_.reduced_tap(tap), source, in, scratch);
+      }
+    }
+  });
+}
+
+template <class T>
+void SourceTransform<T>::transform_pixels(const Maps<const T>& maps, const TileRun& run,
+                                          const ReducedTap& tap, const T* source,
+                                          WinogradInput<T> in,
+                                          const Scratch& scratch) const noexcept {
+  const WinogradAxis& width = geometry_.axes[2];
+  const TileRuns::Columns columns = runs_.source_columns(run, tap);
+  const std::int64_t pixel_stride = maps.pixel_stride;
+  const int rows = runs_.rows();
+
+  std::int64_t row_pixel[kMostTileRows];
+  bool rows_inside = true;
+  for (int v = 0; v < rows; ++v) {
+    row_pixel[v] = runs_.source_row(run, tap, v);
+    rows_inside = rows_inside && row_pixel[v] >= 0 &&
+                  (v < 2 || row_pixel[v] - row_pixel[v - 1] == row_pixel[1] - row_pixel[0]);
+  }
+  const std::int64_t row_step = rows > 1 ? row_pixel[1] - row_pixel[0] : 0;
+
+  T* transformed = in.transformed;
+  in.channels = geometry_.reduced;
+  const std::int64_t column_stride = columns.step * pixel_stride;
+  in.row_stride = row_step * pixel_stride;
+  in.column_stride = width.transformed ? column_stride : row_step * pixel_stride;
+  in.source_tile_stride = column_stride * width.tile_outputs;
+
+  const std::int64_t inputs = width.tile_inputs, outputs = width.tile_outputs;
+  const auto inside = [&](std::int64_t tile) {
+    const std::int64_t first = columns.first + tile * outputs * columns.step;
+    return tile * outputs + inputs <= columns.count && first >= 0 &&
+           first + (inputs - 1) * columns.step < width.sources;
+  };
+  for (std::int64_t tile = 0; tile < run.count;) {
+    in.transformed = transformed + tile * in.tile_stride;
+    if (rows_inside && inside(tile)) {
+      in.pixels = nullptr;
+      in.tiles = 1;
+      while (tile + in.tiles < run.count && inside(tile + in.tiles)) ++in.tiles;
+      in.source = source + (row_pixel[0] + columns.first) * pixel_stride +
+                  tile * in.source_tile_stride;
+      form_.input(in);
+      tile += in.tiles;
+      continue;
+    }
+    for (std::int64_t x = 0; x < inputs; ++x) {
+      const std::int64_t column = runs_.source_column(columns, tile * outputs + x);
+      for (int v = 0; v < rows; ++v) {
+        const T* pixel = column < 0 || row_pixel[v] < 0
+                             ? scratch.zeros
+                             : source + (row_pixel[v] + column) * pixel_stride;
+        scratch.pixels[v * inputs + x] = pixel;
+      }
+    }
+    in.pixels = scratch.pixels;
+    in.tiles = 1;
+    form_.input(in);
+    ++tile;
+  }
+}
+
+/// Steps of a few pixels are loaded with the pixels between them.
+template <class T>
+std::int64_t SourceTransform<T>::strip_step() const noexcept {
+  constexpr std::int64_t kMostStep = 4;
+  const std::int64_t step = geometry_.axes[2].source_step();
+  return step <= kMostStep ? step : 1;
+}
+
+template <class T>
+std::int64_t SourceTransform<T>::strip_pixels(std::int64_t tiles) const noexcept {
+  const WinogradAxis& width = geometry_.axes[2];
+  return ((tiles - 1) * width.tile_outputs + width.tile_inputs - 1) * strip_step() + 1;
+}
+
+template <class T>
+void SourceTransform<T>::transform_strips(const Maps<const T>& maps, const TileRun& run,
+                                          const ReducedTap& tap, const T* source,
+                                          WinogradInput<T> in,
+                                          const Scratch& scratch) const noexcept {
+  const WinogradAxis& width = geometry_.axes[2];
+  const TileRuns::Columns columns = runs_.source_columns(run, tap);
+  const int rows = runs_.rows();
+  const std::int64_t lanes = kernels_.lanes;
+  const std::int64_t pixels = strip_pixels(run.count);
+
+  T* transformed = in.transformed;
+  in.source = scratch.strip;
+  in.tiles = run.count;
+  in.row_stride = pixels * lanes;
+  in.column_stride = width.transformed ? strip_step() * lanes : pixels * lanes;
+  in.source_tile_stride = width.tile_outputs * strip_step() * lanes;
+  for (std::int64_t c = 0; c < geometry_.reduced; c += lanes) {
+    const auto channels = static_cast<int>(std::min(lanes, geometry_.reduced - c));
+    for (int v = 0; v < rows; ++v) {
+      const std::int64_t row = runs_.source_row(run, tap, v);
+      fill_strip(columns, row, source + c * maps.channel_stride, maps.channel_stride, channels,
+                 pixels, scratch.strip + v * pixels * lanes);
+      if (row >= 0 && c + lanes < geometry_.reduced) {
+        prefetch_rows(source + row + (c + lanes) * maps.channel_stride +
+                          std::max<std::int64_t>(columns.first, 0),
+                      maps.channel_stride,
+                      static_cast<int>(std::min(lanes, geometry_.reduced - c - lanes)), pixels);
+      }
+    }
+    in.channels = lanes;
+    in.transformed = transformed + c;
+    form_.input(in);
+  }
+}
+
+/// strip[pixel][lane] of one source row; `row` is its first pixel, or -1.
+template <class T>
+void SourceTransform<T>::fill_strip(const TileRuns::Columns& columns, std::int64_t row,
+                                    const T* source, std::int64_t channel_stride, int channels,
+                                    std::int64_t pixels, T* strip) const noexcept {
+  const int lanes = kernels_.lanes;
+  const auto clear = [&](std::int64_t begin, std::int64_t end) {
+    std::fill(strip + begin * lanes, strip + end * lanes, T(0));
+  };
+  const auto load = [&](std::int64_t column, std::int64_t count, std::int64_t at) {
+    kernels_.pack_panel(lanes, channels, count, source + row + column, channel_stride, 1,
+                        strip + at * lanes);
+  };
+  if (row < 0) {
+    clear(0, pixels);
+    return;
+  }
+  const std::int64_t sources = geometry_.axes[2].sources;
+  // Strip pixel p holds coordinate first + p * unit; those that no output reads are zero.
+  const bool dense = columns.step == strip_step();
+  const std::int64_t unit = dense ? 1 : columns.step;
+  const std::int64_t wanted = dense ? (columns.count - 1) * columns.step + 1 : columns.count;
+  clear(std::min(wanted, pixels), pixels);
+  std::int64_t begin = 0, end = 0;
+  if (unit == 1) {
+    begin = std::clamp<std::int64_t>(-columns.first, 0, wanted);
+    end = std::clamp<std::int64_t>(sources - columns.first, begin, wanted);
+    if (begin < end) load(columns.first + begin, end - begin, begin);
+  }
+  for (std::int64_t p = 0; p < wanted; ++p) {
+    if (p == begin) p = end;
+    if (p >= wanted) break;
+    const std::int64_t column = padded_source(columns.first + p * unit, sources, padding_mode_);
+    if (column < 0) {
+      clear(p, p + 1);
+    } else {
+      load(column, 1, p);
+    }
+  }
+}
+
+template class SourceTransform<float>;
+template class SourceTransform<double>;
+
+}  // namespace convolith

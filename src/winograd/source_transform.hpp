@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/winograd_table.hpp"
+#include "runtime/cpu.hpp"
+#include "typed_execution.hpp"
+#include "winograd/tile_runs.hpp"
+
+namespace convolith {
+
+/// V[frequency][tile][tap, channel] of the tiles of a group's source.
+template <class T>
+class SourceTransform {
+ public:
+  SourceTransform(const ConvProblem& problem, const WinogradGeometry& geometry,
+                  const WinogradForm<T>& form, const Machine& machine);
+
+  const TileRuns& runs() const noexcept { return runs_; }
+  std::int64_t longest_run() const noexcept { return longest_run_; }  ///< of channels_first
+  /// Elements of V of a tile: under one tap, and in all.
+  std::int64_t tap_row() const noexcept { return tap_row_; }
+  std::int64_t row() const noexcept { return tap_row_ * geometry_.reduced_taps; }
+
+  struct Scratch {
+    const T** pixels;
+    T* zeros;  ///< a pixel of padding
+    T* strip;
+  };
+  std::size_t scratch_bytes() const noexcept;
+  Scratch scratch(std::byte* bytes) const noexcept;
+
+  void run(const Maps<const T>& maps, std::int64_t group, const Range& tiles, T* transformed,
+           std::int64_t frequency_stride, const Scratch& scratch) const noexcept;
+
+ private:
+  static constexpr int kMostTileRows = 8;
+
+  void transform_pixels(const Maps<const T>& maps, const TileRun& run, const ReducedTap& tap,
+                        const T* source, WinogradInput<T> in,
+                        const Scratch& scratch) const noexcept;
+  void transform_strips(const Maps<const T>& maps, const TileRun& run, const ReducedTap& tap,
+                        const T* source, WinogradInput<T> in,
+                        const Scratch& scratch) const noexcept;
+  void fill_strip(const TileRuns::Columns& columns, std::int64_t row, const T* source,
+                  std::int64_t channel_stride, int channels, std::int64_t pixels,
+                  T* strip) const noexcept;
+  std::int64_t strip_step() const noexcept;
+  std::int64_t strip_pixels(std::int64_t tiles) const noexcept;
+
+  WinogradGeometry geometry_;
+  PaddingMode padding_mode_;
+  bool channels_last_;
+  const Kernels<T>& kernels_;
+  const WinogradForm<T>& form_;
+  std::int64_t tap_row_;
+  std::int64_t longest_run_, strip_elements_ = 0;
+  TileRuns runs_;
+};
+
+}  // namespace convolith
