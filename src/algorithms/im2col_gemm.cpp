@@ -443,12 +443,13 @@ class Im2colGemmAlgorithm final : public Algorithm {
                  machine.bytes_per_second;
     }
     if (problem.direction == Direction::backward_weight) {
-      // Terms are pixels here. Both operands are packed along them, and where there are many, few
-      // sums are to be had for it.
+      // Terms are pixels: both operands are packed along them, for few sums. That costs less where
+      // the pixels of a channel are neighbours, unless they are many.
       constexpr double kMany = 28 * 28, kPacking = 0.25;
-      const auto pixels = static_cast<double>(problem.output_pixels());
-      const bool together = problem.layout == Layout::channels_first;
-      seconds *= 1 + kPacking * (together ? std::min(1.0, pixels / kMany) : 1);
+      const double many = problem.layout == Layout::channels_first
+                              ? std::min(1.0, static_cast<double>(problem.output_pixels()) / kMany)
+                              : 1.0;
+      seconds *= 1 + kPacking * many;
     }
     constexpr double kForkJoin = 3e-6;
     return products * (seconds + kForkJoin);
