@@ -29,9 +29,8 @@ class WinogradExecution final : public Execution {
                                 : kernels_.winograd->line[geometry.size]),
         threads_(threads),
         channels_last_(problem.layout == Layout::channels_last),
-        adjoint_(is_adjoint(problem)),
         source_(problem, geometry, form_, machine),
-        weight_(problem, geometry, source_.runs(), form_, machine, source_.tap_row()) {
+        weight_(problem, geometry, form_, machine, source_.tap_row()) {
     const std::int64_t lanes = kernels_.lanes;
     frequencies_ = geometry.frequencies();
     // An empty batch is planned as one sample.
@@ -164,8 +163,8 @@ class WinogradExecution final : public Execution {
     bool past_caches;     ///< where output pixels are aligned
 
     Call(const WinogradExecution& execution, const ConvArguments& arguments, const T* packed_weight)
-        : source(typed<const T>(execution.adjoint_ ? arguments.y : arguments.x)),
-          output(typed<T>(execution.adjoint_ ? arguments.x : arguments.y)),
+        : source(typed<const T>(is_adjoint(execution.problem_) ? arguments.y : arguments.x)),
+          output(typed<T>(is_adjoint(execution.problem_) ? arguments.x : arguments.y)),
           epilogue(execution.problem_, arguments),
           packed(packed_weight),
           weight(static_cast<const T*>(arguments.weight)),
@@ -286,7 +285,7 @@ class WinogradExecution final : public Execution {
     const WinogradAxis& width = geometry_.axes[2];
     const TileRuns& runs = source_.runs();
     const int vertical_axis = runs.vertical_axis();
-    runs.for_each(tiles, [&](const TileRun& run, std::int64_t index) {
+    runs.for_each(tiles, source_.longest_run(), [&](const TileRun& run, std::int64_t index) {
       const std::int64_t pixel =
           (run.depth.first * geometry_.axes[1].outputs + run.height.first) * width.outputs +
           run.width.first;
@@ -404,7 +403,7 @@ class WinogradExecution final : public Execution {
   const Kernels<T>& kernels_;
   const WinogradForm<T>& form_;
   int threads_;
-  bool channels_last_, adjoint_;
+  bool channels_last_;
   SourceTransform<T> source_;
   WeightTransform<T> weight_;
   std::int64_t frequencies_, tiles_;

@@ -104,4 +104,14 @@ std::optional<WinogradGeometry> WinogradGeometry::make(const ConvProblem& proble
   return geometry;
 }
 
+ReducedTap WinogradGeometry::reduced_tap(std::int64_t index) const noexcept {
+  ReducedTap at{};
+  for (int a = kSpatialAxes - 1; a >= 0; --a) {
+    if (axes[a].transformed) continue;
+    at[a] = index % axes[a].taps;
+    index /= axes[a].taps;
+  }
+  return at;
+}
+
 }  // namespace convolith

@@ -35,6 +35,9 @@ struct WinogradAxis {
   std::int64_t source_step() const noexcept { return transformed ? dilation : stride; }
 };
 
+/// A coordinate for every axis that is not transformed.
+using ReducedTap = std::array<std::int64_t, kSpatialAxes>;
+
 /// A problem as Winograd transforms see it: one or two transformed axes; the taps of the others,
 /// with the channels, are what the product of the transforms sums over.
 struct WinogradGeometry {
@@ -50,6 +53,9 @@ struct WinogradGeometry {
   /// Nothing, and the reason, where F(outputs, r) cannot serve.
   static std::optional<WinogradGeometry> make(const ConvProblem& problem, int outputs,
                                               std::string* reason);
+
+  /// The taps of the axes that are not transformed, in row-major order.
+  ReducedTap reduced_tap(std::int64_t index) const noexcept;
 
   const WinogradAxis& column() const noexcept { return axes[column_axis]; }
   bool square() const noexcept { return row_axis >= 0; }

@@ -30,9 +30,9 @@ SourceTransform<T>::SourceTransform(const ConvProblem& problem, const WinogradGe
       channels_last_(problem.layout == Layout::channels_last),
       kernels_(kernels_for<T>(machine)),
       form_(form),
+      runs_(geometry, problem.padding_mode),
       tap_row_(round_up(geometry.reduced, std::int64_t{kernels_.lanes})),
-      longest_run_(geometry.axes[2].tiles()),
-      runs_(geometry, problem.padding_mode, longest_run_) {
+      longest_run_(geometry.axes[2].tiles()) {
   if (channels_last_) return;
   // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
   const WinogradAxis& width = geometry.axes[2];
@@ -42,7 +42,6 @@ SourceTransform<T>::SourceTransform(const ConvProblem& problem, const WinogradGe
   longest_run_ = std::clamp<std::int64_t>((fitting - width.tile_inputs) / width.tile_outputs + 1, 1,
                                           width.tiles());
   strip_elements_ = rows * strip_pixels(longest_run_) * lanes;
-  runs_ = TileRuns(geometry, problem.padding_mode, longest_run_);
 }
 
 template <class T>
@@ -66,7 +65,7 @@ template <class T>
 void SourceTransform<T>::run(const Maps<const T>& maps, std::int64_t group, const Range& tiles,
                              T* transformed, std::int64_t frequency_stride,
                              const Scratch& scratch) const noexcept {
-  runs_.for_each(tiles, [&](const TileRun& run, std::int64_t index) {
+  runs_.for_each(tiles, longest_run_, [&](const TileRun& run, std::int64_t index) {
     const T* source = maps.sample(run.sample, group * geometry_.reduced);
     WinogradInput<T> in{};
     in.frequency_stride = frequency_stride;
@@ -74,9 +73,9 @@ void SourceTransform<T>::run(const Maps<const T>& maps, std::int64_t group, cons
     for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
       in.transformed = transformed + (index - tiles.begin) * in.tile_stride + tap * tap_row_;
       if (channels_last_) {
-        transform_pixels(maps, run, runs_.reduced_tap(tap), source, in, scratch);
+        transform_pixels(maps, run, geometry_.reduced_tap(tap), source, in, scratch);
       } else {
-        transform_strips(maps, run, runs_.reduced_tap(tap), source, in, scratch);
+        transform_strips(maps, run, geometry_.reduced_tap(tap), source, in, scratch);
       }
     }
   });

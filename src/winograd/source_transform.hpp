@@ -18,7 +18,8 @@ class SourceTransform {
                   const WinogradForm<T>& form, const Machine& machine);
 
   const TileRuns& runs() const noexcept { return runs_; }
-  std::int64_t longest_run() const noexcept { return longest_run_; }  ///< of channels_first
+  /// Tiles of a run, at most: of channels_first, as a strip holds.
+  std::int64_t longest_run() const noexcept { return longest_run_; }
   /// Elements of V of a tile: under one tap, and in all.
   std::int64_t tap_row() const noexcept { return tap_row_; }
   std::int64_t row() const noexcept { return tap_row_ * geometry_.reduced_taps; }
@@ -54,9 +55,9 @@ class SourceTransform {
   bool channels_last_;
   const Kernels<T>& kernels_;
   const WinogradForm<T>& form_;
+  TileRuns runs_;
   std::int64_t tap_row_;
   std::int64_t longest_run_, strip_elements_ = 0;
-  TileRuns runs_;
 };
 
 }  // namespace convolith

@@ -1,20 +1,12 @@
 #include "winograd/tile_runs.hpp"
 
+#include <algorithm>
+
 #include "padding.hpp"
 
 namespace convolith {
 
-ReducedTap TileRuns::reduced_tap(std::int64_t index) const noexcept {
-  ReducedTap at{};
-  for (int a = kSpatialAxes - 1; a >= 0; --a) {
-    if (geometry_.axes[a].transformed) continue;
-    at[a] = index % geometry_.axes[a].taps;
-    index /= geometry_.axes[a].taps;
-  }
-  return at;
-}
-
-TileRun TileRuns::at(std::int64_t index, std::int64_t end) const noexcept {
+TileRun TileRuns::at(std::int64_t index, std::int64_t most_tiles) const noexcept {
   const auto& [depth, height, width] = geometry_.axes;
   const std::int64_t row_tiles = width.tiles();
   std::int64_t rest = index;
@@ -26,7 +18,7 @@ TileRun TileRuns::at(std::int64_t index, std::int64_t end) const noexcept {
   rest /= height.tiles();
   run.depth = depth.tile(rest % depth.tiles());
   run.sample = rest / depth.tiles();
-  const std::int64_t most = std::min({row_tiles - w, end - index, longest_});
+  const std::int64_t most = std::min(row_tiles - w, most_tiles);
   run.count = 1;
   run.last_outputs = run.width.count;
   // A phase ends where the next tile begins anew.

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 
 #include "runtime/range.hpp"
@@ -17,18 +16,12 @@ struct TileRun {
   std::int64_t count, last_outputs;
 };
 
-/// A coordinate for every axis that is not transformed.
-using ReducedTap = std::array<std::int64_t, kSpatialAxes>;
-
 /// The tiles of a batch, in order, and which source pixels they read.
 class TileRuns {
  public:
-  /// Runs are of `longest` tiles at most.
-  TileRuns(const WinogradGeometry& geometry, PaddingMode padding_mode,
-           std::int64_t longest) noexcept
+  TileRuns(const WinogradGeometry& geometry, PaddingMode padding_mode) noexcept
       : geometry_(geometry),
         padding_mode_(padding_mode),
-        longest_(longest),
         vertical_axis_(geometry.square()           ? geometry.row_axis
                        : geometry.column_axis != 2 ? geometry.column_axis
                                                    : -1) {}
@@ -43,18 +36,16 @@ class TileRuns {
     return axis == 0 ? run.depth : axis == 1 ? run.height : run.width;
   }
 
-  /// visit(run, index of its first tile) for runs that make up the tiles [begin, end).
+  /// visit(run, index of its first tile) for runs of `longest` tiles at most that make up the tiles
+  /// [begin, end).
   template <class Visit>
-  void for_each(const Range& tiles, const Visit& visit) const noexcept {
+  void for_each(const Range& tiles, std::int64_t longest, const Visit& visit) const noexcept {
     for (std::int64_t index = tiles.begin; index < tiles.end;) {
-      const TileRun run = at(index, tiles.end);
+      const TileRun run = at(index, std::min(longest, tiles.end - index));
       visit(run, index);
       index += run.count;
     }
   }
-
-  /// The taps of the axes that are not transformed, in row-major order.
-  ReducedTap reduced_tap(std::int64_t index) const noexcept;
 
   /// The first pixel of the source row that the tile reads in its row `v` under a tap of the other
   /// axes, or -1 where all of it counts as zero.
@@ -69,11 +60,11 @@ class TileRuns {
   std::int64_t source_column(const Columns& columns, std::int64_t x) const noexcept;
 
  private:
-  TileRun at(std::int64_t index, std::int64_t end) const noexcept;
+  /// The run that begins with a tile.
+  TileRun at(std::int64_t index, std::int64_t most_tiles) const noexcept;
 
   WinogradGeometry geometry_;
   PaddingMode padding_mode_;
-  std::int64_t longest_;
   int vertical_axis_;
 };
 

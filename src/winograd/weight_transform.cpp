@@ -57,7 +57,7 @@ void WeightTransform<T>::run(const T* weight, std::int64_t group, std::int64_t p
                           out_stride, 1, buffer);
     }
     for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
-      const auto at = runs_.reduced_tap(tap);
+      const auto at = geometry_.reduced_tap(tap);
       part.taps = buffer + origin + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
       part.transformed = transformed + (tap * tap_row_ + c - channels.begin) * columns;
       form_.weight(part);

@@ -4,7 +4,8 @@
 
 #include "kernels/winograd_table.hpp"
 #include "runtime/cpu.hpp"
-#include "winograd/tile_runs.hpp"
+#include "runtime/range.hpp"
+#include "winograd/geometry.hpp"
 
 namespace convolith {
 
@@ -14,11 +15,9 @@ class WeightTransform {
  public:
   /// The channels of a tap have `tap_row` rows of lanes.
   WeightTransform(const ConvProblem& problem, const WinogradGeometry& geometry,
-                  const TileRuns& runs, const WinogradForm<T>& form, const Machine& machine,
-                  std::int64_t tap_row)
+                  const WinogradForm<T>& form, const Machine& machine, std::int64_t tap_row)
       : problem_(problem),
         geometry_(geometry),
-        runs_(runs),
         kernels_(kernels_for<T>(machine)),
         form_(form),
         tap_row_(tap_row) {}
@@ -32,7 +31,6 @@ class WeightTransform {
 
   ConvProblem problem_;
   WinogradGeometry geometry_;
-  TileRuns runs_;
   const Kernels<T>& kernels_;
   const WinogradForm<T>& form_;
   std::int64_t tap_row_;
