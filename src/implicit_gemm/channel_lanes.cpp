@@ -37,8 +37,7 @@ int tile_pixels(const ConvProblem& problem, const Machine& machine) {
 
 template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
-    : Base(problem, machine, threads, tile_pixels<T>(problem, machine),
-           problem.layout == Layout::channels_last ? 1 : kernels_for<T>(machine).lanes,
+    : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
            kernels_for<T>(machine).tile_columns),
       fused_(problem.epilogue, problem.layout == Layout::channels_last) {
   this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
