@@ -65,20 +65,26 @@ class DepthwiseAlgorithm final : public Algorithm {
       return narrow_gradient_cost(problem, machine);
     }
     const int lanes = lanes_of(problem.dtype, machine);
+    const bool transposes = problem.layout == Layout::channels_first &&
+                            is_worth_transposing(problem, machine);
+    const bool by_channels = problem.layout == Layout::channels_last || transposes;
     const std::int64_t pixels =
         is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
-    const std::int64_t extent =
-        problem.layout == Layout::channels_last ? problem.out_channels : pixels;
+    const std::int64_t extent = by_channels ? problem.out_channels : pixels;
     const double filled =
         static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
-    const double bytes = static_cast<double>(size_of(problem.dtype)) *
-                         static_cast<double>(problem.x_size() + problem.y_size());
+    const auto elements = static_cast<double>(problem.x_size() + problem.y_size());
+    const double bytes = static_cast<double>(size_of(problem.dtype)) * elements;
     constexpr double kForkJoin = 1e-6;
     // Packed rows cost more than pixels whose channels touch, steps of 3 and more a load for each
     // lane, several outputs of a channel a pass each.
-    double multiply_adds = problem.layout == Layout::channels_last ? 1 : 0.6;  // a cycle
+    double multiply_adds = by_channels ? 1 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
     if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
+    constexpr double kShuffles =
+        6;  // cycles for a vector that is transposed, with its load and store
+    const double shuffles = transposes ? kShuffles * elements / (lanes * machine.cycles_per_second)
+                                       : 0;
     // Rows of taps that find padding alone are left out; of columns, those under a whole block.
     double share = 1;
     if (problem.padding_mode == PaddingMode::zeros) {
@@ -88,7 +94,7 @@ class DepthwiseAlgorithm final : public Algorithm {
     return std::max(problem.flops() * share /
                         (2 * lanes * machine.cycles_per_second * multiply_adds * filled),
                     bytes / (2 * machine.bytes_per_second)) +
-           kForkJoin;
+           shuffles + kForkJoin;
   }
 
   Tolerance tolerance(const ConvProblem& problem) const override {
@@ -103,6 +109,9 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (is_stride_two(problem, machine)) return make_stride_two(problem, machine, threads);
     if (problem.layout == Layout::channels_last) {
       return make_depthwise_channels_last(problem, machine, threads);
+    }
+    if (is_worth_transposing(problem, machine)) {
+      return make_depthwise_transposed(problem, machine, threads);
     }
     return make_depthwise_channels_first(problem, machine, threads);
   }

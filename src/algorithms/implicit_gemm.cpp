@@ -109,10 +109,12 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
-    constexpr double kCall = 2e-7;
+    // Each group of a sample is packed, multiplied and brought home by itself.
+    constexpr double kCall = 2e-7, kGroup = 4e-7;
+    const auto further_groups = static_cast<double>(problem.batch * (problem.groups - 1));
     return problem.flops() * share_computed(problem) * std::min(costs.channels, costs.pixels) /
                (machine.flops_per_second[wide] * 0.95) +
-           bytes / (4 * machine.bytes_per_second) + kCall;
+           bytes / (4 * machine.bytes_per_second) + kCall + kGroup * further_groups;
   }
 
   double packing_cost(const ConvProblem& problem, const Machine& machine) const override {

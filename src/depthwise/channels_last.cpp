@@ -5,6 +5,7 @@
 
 #include "arithmetic.hpp"
 #include "depthwise/depthwise.hpp"
+#include "depthwise/rolling.hpp"
 #include "row_share.hpp"
 #include "runtime/threads.hpp"
 #include "typed_execution.hpp"
@@ -33,16 +34,17 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
       Tiles tiles;
       tiles.rows = strips(plan.height, plan.block_rows);
       if (plan.kernel != 0) {
-        list_columns(plan, tiles);
-        most_pointers_ =
-            std::max(most_pointers_, plan.depth.taps() * plan.height.steps(plan.block_rows));
-        most_columns_ = std::max(most_columns_, static_cast<std::int64_t>(tiles.columns.size()));
+        tiles.columns = RollColumns(plan.width);
+        lengths_.pointers =
+            std::max(lengths_.pointers, plan.depth.taps() * plan.height.steps(plan.block_rows));
+        lengths_.columns =
+            std::max(lengths_.columns, static_cast<std::int64_t>(tiles.columns.columns.size()));
       } else {
         tiles.blocks = row_blocks(plan);
-        most_pointers_ = std::max(most_pointers_, plan.depth.taps() * plan.height.taps() *
-                                                      plan.width.steps(kDepthwiseColumns));
+        lengths_.pointers = std::max(lengths_.pointers, plan.depth.taps() * plan.height.taps() *
+                                                            plan.width.steps(kDepthwiseColumns));
       }
-      most_slabs_ = std::max(most_slabs_, plan.depth.taps() * plan.height.taps());
+      lengths_.weights = std::max(lengths_.weights, plan.depth.taps() * plan.height.taps());
       units += problem.batch * plan.phase.axes[0].count *
                static_cast<std::int64_t>(tiles.rows.size());
       tiles_.push_back(std::move(tiles));
@@ -101,21 +103,9 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   };
   struct Tiles {
     std::vector<Strip> rows;
-    std::vector<Blocks> blocks;         ///< for kernels of any extent
-    std::vector<std::int64_t> columns;  ///< of the source for every step of every class, or -1
-    std::vector<std::int64_t> class_columns;  ///< where those of a class begin
+    RollColumns columns;         ///< for a fixed kernel
+    std::vector<Blocks> blocks;  ///< for kernels of any extent
   };
-
-  void list_columns(const DepthwisePhase<T>& plan, Tiles& tiles) const {
-    const DenseAxis& width = plan.width;
-    for (std::int64_t a = 0; a < width.classes(); ++a) {
-      tiles.class_columns.push_back(static_cast<std::int64_t>(tiles.columns.size()));
-      const std::int64_t steps = width.steps(width.count(a));
-      for (std::int64_t j = 0; j < steps; ++j) tiles.columns.push_back(width.source(a, j));
-      // The last outputs take as many steps as the others.
-      tiles.columns.insert(tiles.columns.end(), static_cast<std::size_t>(width.stride() - 1), -1);
-    }
-  }
 
   std::vector<Blocks> row_blocks(const DepthwisePhase<T>& plan) const {
     std::vector<Blocks> result;
@@ -148,45 +138,15 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     return taps;
   }
 
-  std::size_t thread_bytes() const noexcept {
-    return aligned_bytes<const T*>(most_pointers_) + aligned_bytes<std::int64_t>(most_slabs_) +
-           aligned_bytes<const std::int64_t*>(most_pointers_) +
-           2 * aligned_bytes<std::int64_t>(most_columns_);
-  }
-
-  /// A thread's part of the workspace.
-  struct Lists {
-    const T** pointers;     ///< to pixels, or to rows
-    std::int64_t* weights;  ///< offsets
-    const std::int64_t** row_columns;
-    std::int64_t* columns;     ///< offsets of pixels from the begin of a row
-    std::int64_t* no_columns;  ///< zeros
-  };
-
-  Lists lists_in(std::byte* scratch) const noexcept {
-    Lists lists{};
-    lists.pointers = reinterpret_cast<const T**>(scratch);
-    scratch += aligned_bytes<const T*>(most_pointers_);
-    lists.weights = reinterpret_cast<std::int64_t*>(scratch);
-    scratch += aligned_bytes<std::int64_t>(most_slabs_);
-    lists.row_columns = reinterpret_cast<const std::int64_t**>(scratch);
-    scratch += aligned_bytes<const std::int64_t*>(most_pointers_);
-    lists.columns = reinterpret_cast<std::int64_t*>(scratch);
-    lists.no_columns =
-        reinterpret_cast<std::int64_t*>(scratch + aligned_bytes<std::int64_t>(most_columns_));
-    return lists;
-  }
+  std::size_t thread_bytes() const noexcept { return lengths_.bytes(); }
 
   void run_part(const DepthwiseCall<T>& call, int row_part, const Range& channels,
                 std::byte* scratch) const noexcept {
-    const Lists lists = lists_in(scratch);
+    const SourceLists<T> lists(scratch, lengths_);
     for (std::size_t n = 0; n < plans_.size(); ++n) {
       const DepthwisePhase<T>& plan = plans_[n];
       const Tiles& tiles = tiles_[n];
-      for (std::size_t j = 0; j < tiles.columns.size(); ++j) {
-        lists.columns[j] = tiles.columns[j] < 0 ? -1 : tiles.columns[j] * call.source.pixel_stride;
-        lists.no_columns[j] = 0;
-      }
+      lists.list_columns(tiles.columns, call.source.pixel_stride);
       const auto rows = static_cast<std::int64_t>(tiles.rows.size());
       const std::int64_t planes = plan.phase.axes[0].count;
       const Range units = Range::share(problem_.batch * planes * rows, row_part, share_.row_parts);
@@ -216,29 +176,10 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   void roll(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
             std::int64_t sample, std::int64_t d, const Strip& rows, const Range& channels,
-            const Lists& lists) const noexcept {
+            const SourceLists<T>& lists) const noexcept {
     const auto& axes = plan.phase.axes;
     DepthwiseRoll<T> p{};
-    p.rows = lists.pointers;
-    p.row_columns = lists.row_columns;
-    p.columns = lists.columns;
-    p.plane_rows = plan.height.steps(rows.count);
-    p.plane_weights = lists.weights;
-    std::int64_t listed = 0;
-    for (std::int64_t z = 0; z < plan.depth.taps(); ++z) {
-      const std::int64_t plane = plan.depth.source(d, z);
-      if (plane < 0) continue;
-      lists.weights[p.planes++] = z * plan.plane_taps() * table_.lanes;
-      for (std::int64_t i = 0; i < p.plane_rows; ++i) {
-        const T* row = source_row(call, plan, sample, plane, rows.first, i);
-        lists.pointers[listed] = row != nullptr ? row : call.packed + zeros_begin_;
-        lists.row_columns[listed++] = row != nullptr ? lists.columns : lists.no_columns;
-      }
-    }
-    p.stride = static_cast<int>(plan.width.stride());
-    p.output_rows = static_cast<int>(rows.count);
     p.weight = call.packed + plan.packed_begin;
-    p.vector_weights = plan.phase.taps() * table_.lanes;
     p.bias = call.bias;
     p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2] *
                           call.output.pixel_stride;
@@ -246,18 +187,20 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
     p.channel_begin = channels.begin;
     p.channel_end = channels.end;
     p.store = store_;
-    for (std::int64_t a = 0; a < plan.width.classes(); ++a) {
-      p.first_column = tiles.class_columns[a];
-      p.output_columns = plan.width.count(a);
-      p.output = call.output.sample(sample, 0) +
+    roll_rows(
+        kernels_, plan, tiles.columns, lists, call.packed + zeros_begin_, table_.lanes, d, rows, p,
+        [&](std::int64_t plane, std::int64_t i) {
+          return source_row(call, plan, sample, plane, rows.first, i);
+        },
+        [&](std::int64_t a) {
+          return call.output.sample(sample, 0) +
                  this->destination_pixel(plan, d, rows.first, a) * call.output.pixel_stride;
-      kernels_.roll(p, plan.kernel);
-    }
+        });
   }
 
   void run_blocks(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
                   std::int64_t sample, std::int64_t d, std::int64_t row, const Range& channels,
-                  const Lists& lists) const noexcept {
+                  const SourceLists<T>& lists) const noexcept {
     const auto& axes = plan.phase.axes;
     const std::int64_t column_step = plan.width.class_step();
     DepthwiseBlocks<T> b{};
@@ -316,7 +259,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   std::vector<Tiles> tiles_;  ///< of each phase
-  std::int64_t most_pointers_ = 0, most_slabs_ = 0, most_columns_ = 0;
+  typename SourceLists<T>::Lengths lengths_;
   RowShare share_;
 };
 

@@ -124,10 +124,44 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "false",
             "columns of padding are read",
         ),
+    ),
+    "src/depthwise/rolling.hpp": (
         (
-            "lists.pointers[listed] = «row != nullptr ? row : call.packed + zeros_begin_»;",
-            "row != nullptr ? row : call.packed",
+            "lists.pointers[listed] = «row != nullptr ? row : zeros»;",
+            "row != nullptr ? row : lists.pointers[0]",
             "rows of padding are not zeros",
+        ),
+    ),
+    "src/depthwise/transposed.cpp": (
+        (
+            "const std::int64_t begin = «std::min(last.source_begin, strip.source_begin)»;",
+            "strip.source_begin",
+            "a band begins with the rows of its last strip",
+        ),
+        (
+            "table_.transpose(«channels», pixels,",
+            "lanes_",
+            "reads beyond the last channel",
+        ),
+        (
+            "table_.transpose(pixels, «channels»,",
+            "lanes_",
+            "writes beyond the last channel",
+        ),
+        (
+            "std::copy(call.bias + channel, «call.bias + channel + channels», scratch.bias);",
+            "call.bias + channel + lanes_",
+            "reads beyond the last channel's bias",
+        ),
+        (
+            "const std::int64_t together = «step == 1 ? rows.count : 1»;",
+            "rows.count",
+            "rows of a dilated kernel are written as if they were neighbours",
+        ),
+        (
+            "return «h < 0» ? nullptr :",
+            "false",
+            "rows of padding are read",
         ),
     ),
     "src/packed_rows.cpp": (
