@@ -38,8 +38,10 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   const double multiply_adds = machine.flops_per_second[problem.dtype == DType::float64] /
                                (2.0 * lanes);
   const double per_sum = multiply_adds / (2 * machine.cycles_per_second);
-  const auto filled = [&](std::int64_t extent) {
-    return static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
+  const auto filled = [&](std::int64_t extent, bool halves = false) {
+    const std::int64_t whole = round_up(extent, lanes);
+    const std::int64_t taken = halves ? (whole + round_up(extent, lanes / 2)) / 2 : whole;
+    return static_cast<double>(extent) / static_cast<double>(taken);
   };
   const bool adjoint = is_adjoint(problem);
   const bool transposes = problem.layout == Layout::channels_first;
@@ -57,7 +59,10 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
   const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
   const double waiting = channels == 1 ? 4 : 1;
-  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row) * waiting + 12 / sum +
+  // Where the source is read in place, the last vector may be half of one, at three quarters of its
+  // cost.
+  const bool halves = pointwise && transposes && machine.kernels->vector_bytes == 64;
+  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row, halves) * waiting + 12 / sum +
                      (transposes ? 0 : 8 * packed + 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};

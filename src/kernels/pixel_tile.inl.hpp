@@ -64,58 +64,9 @@ CONVOLITH_INLINE void store_pixels(const PixelTile<T>& tile,
   }
 }
 
-/// A function of its own, as those of `GatherChannelsLast`.
-template <class T, int kChannels, int kLines, int kVectors, bool kPartial>
-[[gnu::noinline]] void pixel_tile_of(const PixelTile<T>& tile) {
-  const auto last = static_cast<int>(tile.columns) - (kVectors - 1) * kLanes<T>;
-  const T* weight = tile.weight;
-  const T* source = tile.source;
-  const std::int64_t* offsets = tile.offsets;
-  const std::int64_t line_stride = tile.source_line_stride;
-  Vec<T> sum[kLines][kChannels][kVectors] = {};
-  CONVOLITH_UNROLL(2)
-  for (std::int64_t t = 0; t < tile.terms; ++t) {
-    const T* from = source + offsets[t];
-    const auto load_pixels = [&](int line, int v) {
-      const T* at = from + line * line_stride + v * kLanes<T>;
-      return kPartial && v == kVectors - 1 ? load_partial(at, last) : load(at);
-    };
-    if constexpr (kChannels < kLines * kVectors) {
-      Vec<T> factors[kChannels];
-      CONVOLITH_UNROLL(8)
-      for (int c = 0; c < kChannels; ++c) factors[c] = broadcast(weight[c]);
-      CONVOLITH_UNROLL(4)
-      for (int l = 0; l < kLines; ++l) {
-        CONVOLITH_UNROLL(8)
-        for (int v = 0; v < kVectors; ++v) {
-          const Vec<T> pixels = load_pixels(l, v);
-          CONVOLITH_UNROLL(8)
-          for (int c = 0; c < kChannels; ++c) {
-            sum[l][c][v] = multiply_add(factors[c], pixels, sum[l][c][v]);
-          }
-        }
-      }
-    } else {
-      Vec<T> pixels[kLines][kVectors];
-      CONVOLITH_UNROLL(4)
-      for (int l = 0; l < kLines; ++l) {
-        CONVOLITH_UNROLL(8)
-        for (int v = 0; v < kVectors; ++v) pixels[l][v] = load_pixels(l, v);
-      }
-      CONVOLITH_UNROLL(16)
-      for (int c = 0; c < kChannels; ++c) {
-        const Vec<T> factor = broadcast(weight[c]);
-        CONVOLITH_UNROLL(4)
-        for (int l = 0; l < kLines; ++l) {
-          CONVOLITH_UNROLL(8)
-          for (int v = 0; v < kVectors; ++v) {
-            sum[l][c][v] = multiply_add(factor, pixels[l][v], sum[l][c][v]);
-          }
-        }
-      }
-    }
-    weight += kTileRows;
-  }
+template <class T, int kChannels, int kLines, int kVectors>
+CONVOLITH_INLINE void finish_pixels(const PixelTile<T>& tile,
+                                    Vec<T> (&sum)[kLines][kChannels][kVectors]) {
   T* partial = tile.partial;
   CONVOLITH_UNROLL(4)
   for (int l = 0; l < kLines; ++l) {
@@ -139,17 +90,94 @@ template <class T, int kChannels, int kLines, int kVectors, bool kPartial>
   if (tile.output != nullptr) store_pixels<T, kChannels, kLines, kVectors>(tile, sum);
 }
 
+/// A function of its own, as those of `GatherChannelsLast`. V: vectors, or halves of one.
+template <class T, class V, int kChannels, int kLines, int kVectors, bool kPartial>
+[[gnu::noinline]] void pixel_tile_of(const PixelTile<T>& tile) {
+  constexpr bool kHalf = sizeof(V) < sizeof(Vec<T>);
+  const auto last = static_cast<int>(tile.columns) - (kVectors - 1) * kLanes<T>;
+  const T* weight = tile.weight;
+  const T* source = tile.source;
+  const std::int64_t* offsets = tile.offsets;
+  const std::int64_t line_stride = tile.source_line_stride;
+  V sum[kLines][kChannels][kVectors] = {};
+  CONVOLITH_UNROLL(2)
+  for (std::int64_t t = 0; t < tile.terms; ++t) {
+    const T* from = source + offsets[t];
+    const auto load_pixels = [&](int line, int v) -> V {
+      const T* at = from + line * line_stride + v * kLanes<T>;
+      if constexpr (kHalf) {
+        return load_partial_half(at, last);
+      } else {
+        return kPartial && v == kVectors - 1 ? load_partial(at, last) : load(at);
+      }
+    };
+    if constexpr (kChannels < kLines * kVectors) {
+      V factors[kChannels];
+      CONVOLITH_UNROLL(8)
+      for (int c = 0; c < kChannels; ++c) factors[c] = broadcast_to<V>(weight[c]);
+      CONVOLITH_UNROLL(4)
+      for (int l = 0; l < kLines; ++l) {
+        CONVOLITH_UNROLL(8)
+        for (int v = 0; v < kVectors; ++v) {
+          const V pixels = load_pixels(l, v);
+          CONVOLITH_UNROLL(8)
+          for (int c = 0; c < kChannels; ++c) {
+            sum[l][c][v] = multiply_add(factors[c], pixels, sum[l][c][v]);
+          }
+        }
+      }
+    } else {
+      V pixels[kLines][kVectors];
+      CONVOLITH_UNROLL(4)
+      for (int l = 0; l < kLines; ++l) {
+        CONVOLITH_UNROLL(8)
+        for (int v = 0; v < kVectors; ++v) pixels[l][v] = load_pixels(l, v);
+      }
+      CONVOLITH_UNROLL(16)
+      for (int c = 0; c < kChannels; ++c) {
+        const V factor = broadcast_to<V>(weight[c]);
+        CONVOLITH_UNROLL(4)
+        for (int l = 0; l < kLines; ++l) {
+          CONVOLITH_UNROLL(8)
+          for (int v = 0; v < kVectors; ++v) {
+            sum[l][c][v] = multiply_add(factor, pixels[l][v], sum[l][c][v]);
+          }
+        }
+      }
+    }
+    weight += kTileRows;
+  }
+  if constexpr (kHalf) {
+    Vec<T> wide[kLines][kChannels][kVectors];
+    CONVOLITH_UNROLL(16)
+    for (int c = 0; c < kChannels; ++c) wide[0][c][0] = widen<T>(sum[0][c][0]);
+    finish_pixels<T, kChannels, kLines, kVectors>(tile, wide);
+  } else {
+    finish_pixels<T, kChannels, kLines, kVectors>(tile, sum);
+  }
+}
+
 template <class T>
 struct PixelTiles {
   template <int kChannels>
   struct Rows {
+    template <int kVectors>
+    CONVOLITH_INLINE static void run_partial(const PixelTile<T>& tile) {
+      if constexpr (kHasHalves && kVectors == 1) {
+        if (tile.columns <= kLanes<T> / 2) {
+          pixel_tile_of<T, HalfVec<T>, kChannels, 1, 1, true>(tile);
+          return;
+        }
+      }
+      pixel_tile_of<T, Vec<T>, kChannels, 1, kVectors, true>(tile);
+    }
     template <int kVectors, int kLines>
     static void run_lines(PixelTile<T> tile) {
       for (; tile.lines >= kLines; tile.lines -= kLines) {
         if (kLines > 1 || tile.reads_whole_vectors || tile.columns == kVectors * kLanes<T>) {
-          pixel_tile_of<T, kChannels, kLines, kVectors, false>(tile);
+          pixel_tile_of<T, Vec<T>, kChannels, kLines, kVectors, false>(tile);
         } else {
-          pixel_tile_of<T, kChannels, 1, kVectors, true>(tile);
+          run_partial<kVectors>(tile);
         }
         tile.source += kLines * tile.source_line_stride;
         if (tile.partial != nullptr) tile.partial += kLines * kChannels * kVectors * kLanes<T>;

@@ -41,6 +41,7 @@ template <>
 struct VectorTypes<float> {
   typedef float Vector __attribute__((vector_size(kVectorBytes)));
   typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
   typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
   using Integer = std::int32_t;
 };
@@ -48,12 +49,15 @@ template <>
 struct VectorTypes<double> {
   typedef double Vector __attribute__((vector_size(kVectorBytes)));
   typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  typedef double Half __attribute__((vector_size(kVectorBytes / 2)));
   typedef std::int64_t Bits __attribute__((vector_size(kVectorBytes)));
   using Integer = std::int64_t;
 };
 
 template <class T>
 using Vec = typename VectorTypes<T>::Vector;
+template <class T>
+using HalfVec = typename VectorTypes<T>::Half;
 template <class T>
 using Mask = typename VectorTypes<T>::Bits;  // all bits of a lane set, or none
 
@@ -106,18 +110,24 @@ CONVOLITH_INLINE Vec<T> zero() {
   return Vec<T>{};
 }
 
+template <class V, class T>
+CONVOLITH_INLINE V broadcast_to(T s) {
+  // One broadcasting load; `V{} + s` would cost an addition. -0.0 survives.
+  constexpr int kCount = static_cast<int>(sizeof(V) / sizeof(T));
+  if constexpr (kCount == 16) {
+    return V{s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s};
+  } else if constexpr (kCount == 8) {
+    return V{s, s, s, s, s, s, s, s};
+  } else if constexpr (kCount == 4) {
+    return V{s, s, s, s};
+  } else {
+    return V{s, s};
+  }
+}
+
 template <class T>
 CONVOLITH_INLINE Vec<T> broadcast(T s) {
-  // One broadcasting load; `Vec<T>{} + s` would cost an addition. -0.0 survives.
-  if constexpr (kLanes<T> == 16) {
-    return Vec<T>{s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s};
-  } else if constexpr (kLanes<T> == 8) {
-    return Vec<T>{s, s, s, s, s, s, s, s};
-  } else if constexpr (kLanes<T> == 4) {
-    return Vec<T>{s, s, s, s};
-  } else {
-    return Vec<T>{s, s};
-  }
+  return broadcast_to<Vec<T>>(s);
 }
 
 /// Keeps a value in a register, where the compiler would rather load it again for every use.
@@ -215,6 +225,42 @@ CONVOLITH_INLINE Vec<T> load_between(const T* p, int begin, int end, Vec<T> fill
 #else
   for (int i = begin; i < end; ++i) fill[i] = p[i];
   return fill;
+#endif
+}
+
+/// Whether half a vector takes half the time of a whole one, where units are half as wide.
+constexpr bool kHasHalves = kVectorBytes == 64;
+
+/// The first `count` lanes of the lower half, zeros behind.
+template <class T>
+CONVOLITH_INLINE HalfVec<T> load_partial_half(const T* p, int count) {
+  show_elements(p, 0, count);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_maskz_loadu_ps(static_cast<__mmask8>((1u << count) - 1), p);
+  } else {
+    return _mm256_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+  }
+#else
+  HalfVec<T> v{};
+  for (int i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
+/// Zeros in the upper half.
+template <class T>
+CONVOLITH_INLINE Vec<T> widen(HalfVec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_maskz_insertf32x8(0xFFFF, Vec<T>{}, v, 0);
+  } else {
+    return _mm512_maskz_insertf64x4(0xFF, Vec<T>{}, v, 0);
+  }
+#else
+  Vec<T> whole{};
+  for (int i = 0; i < kLanes<T> / 2; ++i) whole[i] = v[i];
+  return whole;
 #endif
 }
 

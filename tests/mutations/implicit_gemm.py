@@ -276,6 +276,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last piece of a line has columns beyond its end",
         ),
         ("if («tile.continues») s =", "false", "sums of earlier terms are lost"),
+        (
+            "if («tile.columns <= kLanes<T> / 2») { pixel_tile_of<T, HalfVec<T>,",
+            "true",
+            "columns beyond half a vector are lost",
+        ),
     ),
     "src/kernels/pixel_gradient.inl.hpp": (
         (
