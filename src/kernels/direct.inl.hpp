@@ -21,44 +21,44 @@ CONVOLITH_INLINE TileFinish<T> finish_of(const GatherTile<T>& tile, const T* bia
           tile.least,      tile.greatest, tile.past_caches};
 }
 
+/// For sums of `terms` products.
 template <int kPixels, int kVectors, class T>
-CONVOLITH_INLINE void prefetch_results(const GatherTile<T>& tile, std::int64_t terms,
-                                       const T* residual, const T* output) {
-  if (!tile.past_caches) {
-    prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
-  }
-  if (tile.finishes && residual != nullptr) {
-    prefetch_tile<T, kPixels, kVectors, 0>(residual, tile.residual_pixel_stride);
-  }
+CONVOLITH_INLINE ResultsAhead<T, kPixels, kVectors> results_ahead(const GatherTile<T>& tile,
+                                                                  std::int64_t terms,
+                                                                  const T* residual,
+                                                                  const T* output) {
+  if (tile.past_caches || terms < kLongSum) output = nullptr;
+  if (!tile.finishes) residual = nullptr;
+  return {output, residual, tile.output_pixel_stride, tile.residual_pixel_stride,
+          output == nullptr && residual == nullptr ? 0 : kPixels};
 }
 
 template <class T>
 struct GatherChannelsLast {
   /// Adds the products of one tap for the pixels [kFirst, kEnd) of those from `source` on.
-  template <int kFirst, int kEnd, bool kStreams = false, int kPixels, int kVectors>
+  template <int kFirst, int kEnd, int kPixels, int kVectors>
   CONVOLITH_INLINE static void add_tap(Vec<T> (&sum)[kPixels][kVectors], const GatherTile<T>& tile,
                                        const T* source, const T* weight) {
     RowPointers<T, kPixels> pixels(source, tile.source_pixel_stride);
-    // Pixels touch where they stream: those of the next tile are fetched, all channels in turn.
-    const T* ahead = source + kPixels * tile.source_pixel_stride +
-                     tile.first_channel * (kPixels - 1);
     CONVOLITH_UNROLL(4)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
-      if constexpr (kStreams) {
-        __builtin_prefetch(ahead, 0, 2);
-        ahead += kPixels;
-      }
-      Vec<T> column[kVectors];
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
-      CONVOLITH_UNROLL(16)
-      for (int p = kFirst; p < kEnd; ++p) {
-        const Vec<T> row = broadcast(pixels.at(p));
-        CONVOLITH_UNROLL(2)
-        for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
-      }
+      add_channel<kFirst, kEnd>(sum, pixels, weight);
       pixels.advance();
       weight += kTileColumns<T>;
+    }
+  }
+
+  template <int kFirst, int kEnd, int kPixels, int kVectors>
+  CONVOLITH_INLINE static void add_channel(Vec<T> (&sum)[kPixels][kVectors],
+                                           const RowPointers<T, kPixels>& pixels, const T* weight) {
+    Vec<T> column[kVectors];
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+    CONVOLITH_UNROLL(16)
+    for (int p = kFirst; p < kEnd; ++p) {
+      const Vec<T> row = broadcast(pixels.at(p));
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
     }
   }
 
@@ -80,9 +80,15 @@ struct GatherChannelsLast {
   template <int kPixels, int kVectors>
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const T* source,
                                          const T* residual, T* output, unsigned edges) {
-    prefetch_results<kPixels, kVectors>(tile, tile.tap_count * tile.channels, residual, output);
+    auto results =
+        results_ahead<kPixels, kVectors>(tile, tile.tap_count * tile.channels, residual, output);
     Vec<T> sum[kPixels][kVectors] = {};
     for (std::int64_t t = 0; t < tile.tap_count; ++t) {
+      // All rows within three quarters of the taps.
+      while (results.rows > 0 &&
+             (kPixels - results.rows) * 3 * tile.tap_count < 4 * kPixels * (t + 1)) {
+        results.fetch_row();
+      }
       const Tap& tap = tile.taps[t];
       const T* from = source + tap.source;
       const T* weight = tile.weight + tap.weight;
@@ -99,9 +105,21 @@ struct GatherChannelsLast {
   template <int kPixels, int kVectors, bool kStreams>
   [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
                                               const T* weight, const T* residual, T* output) {
-    prefetch_results<kPixels, kVectors>(tile, tile.channels, residual, output);
+    // Pixels touch where they stream: those of the next tile are fetched, all channels in turn.
+    const T* ahead = source + kPixels * tile.source_pixel_stride +
+                     tile.first_channel * (kPixels - 1);
+    auto results = results_ahead<kPixels, kVectors>(tile, tile.channels, residual, output);
+    RowPointers<T, kPixels> pixels(source, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
-    add_tap<0, kPixels, kStreams>(sum, tile, source, weight);
+    results.between(tile.channels, [&](std::int64_t) {
+      if constexpr (kStreams) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += kPixels;
+      }
+      add_channel<0, kPixels>(sum, pixels, weight);
+      pixels.advance();
+      weight += kTileColumns<T>;
+    });
     store_sums(sum, tile, residual, output);
   }
 
@@ -152,7 +170,12 @@ struct GatherTermsChannelsLast {
                                          std::int64_t terms, const T* from, const T* weight,
                                          const T* bias, const T* residual, T* output,
                                          int channels) {
-    prefetch_results<kPixels, kVectors>(tile, terms, residual, output);
+    if (!tile.past_caches) {
+      prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
+    }
+    if (kFinishes && residual != nullptr) {
+      prefetch_tile<T, kPixels, kVectors, 0>(residual, tile.residual_pixel_stride);
+    }
     const RowPointers<T, kPixels> source(from, tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     CONVOLITH_UNROLL(2)

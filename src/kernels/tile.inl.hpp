@@ -57,13 +57,48 @@ CONVOLITH_INLINE void prefetch_tile(const T* tile, std::int64_t row_stride) {
   }
 }
 
-/// The same for a tile whose sums take `terms` products: a cache answers soon enough for short ones
-/// without it.
+/// Sums of fewer products do without: a cache answers soon enough.
+constexpr std::int64_t kLongSum = 48;
+
+/// The same for a tile whose sums take `terms` products.
 template <class T, int kRows, int kVectors>
 CONVOLITH_INLINE void prefetch_tile_of(std::int64_t terms, const T* tile, std::int64_t row_stride) {
-  constexpr std::int64_t kLongSum = 48;
   if (terms >= kLongSum) prefetch_tile<T, kRows, kVectors>(tile, row_stride);
 }
+
+/// What a tile of kRows rows wants of memory at its end, the rows it writes and a residual, is
+/// fetched row by row while its products are summed: all at once it would keep the weights waiting.
+template <class T, int kRows, int kVectors>
+struct ResultsAhead {
+  const T *output, *residual;  ///< of the next row; null: not fetched
+  std::int64_t output_stride, residual_stride;
+  int rows;  ///< left
+
+  CONVOLITH_INLINE void fetch_row() {
+    if (output != nullptr) {
+      prefetch_tile<T, 1, kVectors>(output, output_stride);
+      output += output_stride;
+    }
+    if (residual != nullptr) {
+      prefetch_tile<T, 1, kVectors, 0>(residual, residual_stride);
+      residual += residual_stride;
+    }
+    --rows;
+  }
+
+  /// add(i) for i < terms, which come between the rows; some are left for the last row to arrive.
+  template <class Add>
+  CONVOLITH_INLINE void between(std::int64_t terms, const Add& add) {
+    const std::int64_t step = terms / (kRows + (kRows + 3) / 4);
+    std::int64_t i = 0;
+    do {
+      if (rows > 0) fetch_row();
+      const std::int64_t end = rows > 0 ? i + step : terms;
+      CONVOLITH_UNROLL(4)
+      for (; i < end; ++i) add(i);
+    } while (i < terms);
+  }
+};
 
 /// Writes accumulators to `tile`, whose columns are contiguous; `columns` may end in a vector.
 template <class T, int kRows, int kVectors>
