@@ -111,10 +111,17 @@ template <class T, class V, int kChannels, int kLines, int kVectors, bool kParti
         return kPartial && v == kVectors - 1 ? load_partial(at, last) : load(at);
       }
     };
+    const auto factor_of = [weight](int channel) -> V {
+      if constexpr (kHalf) {
+        return broadcast_half(weight[channel]);
+      } else {
+        return broadcast(weight[channel]);
+      }
+    };
     if constexpr (kChannels < kLines * kVectors) {
       V factors[kChannels];
       CONVOLITH_UNROLL(8)
-      for (int c = 0; c < kChannels; ++c) factors[c] = broadcast_to<V>(weight[c]);
+      for (int c = 0; c < kChannels; ++c) factors[c] = factor_of(c);
       CONVOLITH_UNROLL(4)
       for (int l = 0; l < kLines; ++l) {
         CONVOLITH_UNROLL(8)
@@ -135,7 +142,7 @@ template <class T, class V, int kChannels, int kLines, int kVectors, bool kParti
       }
       CONVOLITH_UNROLL(16)
       for (int c = 0; c < kChannels; ++c) {
-        const V factor = broadcast_to<V>(weight[c]);
+        const V factor = factor_of(c);
         CONVOLITH_UNROLL(4)
         for (int l = 0; l < kLines; ++l) {
           CONVOLITH_UNROLL(8)

@@ -110,24 +110,18 @@ CONVOLITH_INLINE Vec<T> zero() {
   return Vec<T>{};
 }
 
-template <class V, class T>
-CONVOLITH_INLINE V broadcast_to(T s) {
-  // One broadcasting load; `V{} + s` would cost an addition. -0.0 survives.
-  constexpr int kCount = static_cast<int>(sizeof(V) / sizeof(T));
-  if constexpr (kCount == 16) {
-    return V{s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s};
-  } else if constexpr (kCount == 8) {
-    return V{s, s, s, s, s, s, s, s};
-  } else if constexpr (kCount == 4) {
-    return V{s, s, s, s};
-  } else {
-    return V{s, s};
-  }
-}
-
 template <class T>
 CONVOLITH_INLINE Vec<T> broadcast(T s) {
-  return broadcast_to<Vec<T>>(s);
+  // One broadcasting load; `Vec<T>{} + s` would cost an addition. -0.0 survives.
+  if constexpr (kLanes<T> == 16) {
+    return Vec<T>{s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s};
+  } else if constexpr (kLanes<T> == 8) {
+    return Vec<T>{s, s, s, s, s, s, s, s};
+  } else if constexpr (kLanes<T> == 4) {
+    return Vec<T>{s, s, s, s};
+  } else {
+    return Vec<T>{s, s};
+  }
 }
 
 /// Keeps a value in a register, where the compiler would rather load it again for every use.
@@ -246,6 +240,19 @@ CONVOLITH_INLINE HalfVec<T> load_partial_half(const T* p, int count) {
   for (int i = 0; i < count; ++i) v[i] = p[i];
   return v;
 #endif
+}
+
+template <class T>
+CONVOLITH_INLINE HalfVec<T> broadcast_half(T s) {
+  if constexpr (kLanes<T> == 16) {
+    return HalfVec<T>{s, s, s, s, s, s, s, s};
+  } else if constexpr (kLanes<T> == 8) {
+    return HalfVec<T>{s, s, s, s};
+  } else if constexpr (kLanes<T> == 4) {
+    return HalfVec<T>{s, s};
+  } else {
+    return HalfVec<T>{s};
+  }
 }
 
 /// Zeros in the upper half.
