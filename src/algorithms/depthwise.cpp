@@ -81,8 +81,8 @@ class DepthwiseAlgorithm final : public Algorithm {
     double multiply_adds = by_channels ? 1 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
     if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
-    constexpr double kShuffles =
-        6;  // cycles for a vector that is transposed, with its load and store
+    // Cycles for a vector that is transposed, with its load and store.
+    constexpr double kShuffles = 6;
     const double shuffles = transposes ? kShuffles * elements / (lanes * machine.cycles_per_second)
                                        : 0;
     // Rows of taps that find padding alone are left out; of columns, those under a whole block.
