@@ -53,17 +53,19 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   double reads = static_cast<double>(problem.taps());
   for (const Window& w : problem.windows) reads /= static_cast<double>(w.stride);
   const double packed = 1 / (rows * std::max(1.0, reads));
-  const double by_channels =
-      1.03 / filled(channels) + (transposes ? 20 / sum + 8 * packed : 2 * packed);
-
   const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
+  const bool in_place = pointwise && transposes;
+  const bool packs = !(in_place && channels_lie_spread(problem));
+  const double by_channels = 1.03 / filled(channels) + (transposes ? 20 / sum : 0) +
+                             (packs ? (transposes ? 8 : 2) * packed : 0);
+
   const std::int64_t row = pointwise ? problem.output_pixels() : problem.windows[2].output;
   const double waiting = channels == 1 ? 4 : 1;
   // Where the source is read in place, the last vector may be half of one, at three quarters of its
   // cost.
-  const bool halves = pointwise && transposes && machine.kernels->vector_bytes == 64;
-  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row, halves) * waiting + 12 / sum +
-                     (transposes ? 0 : 8 * packed + 15 / sum);
+  const bool halves = in_place && machine.kernels->vector_bytes == 64;
+  double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row, halves) * waiting +
+                     (in_place ? 6 : 12) / sum + (transposes ? 0 : 8 * packed + 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
 }

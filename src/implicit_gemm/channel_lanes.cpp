@@ -1,6 +1,7 @@
 #include "implicit_gemm/channel_lanes.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "arithmetic.hpp"
 #include "runtime/cpu.hpp"
@@ -88,7 +89,9 @@ void ChannelLanes<T>::choose_segments() {
   const bool gaps = !this->channels_last_ && share_a_set<T>(this->axes_[2].step() * this->reduced_);
   pixel_elements_ = this->reduced_ + (gaps ? this->kernels_.lanes : 0);
   touching_ = !gaps;
-  const bool readable = this->channels_last_ && (zeros || this->pointwise_);
+  const bool readable = this->channels_last_
+                            ? zeros || this->pointwise_
+                            : this->pointwise_ && channels_lie_spread(this->problem_);
   for (const PhasePlan& plan : this->phases_) {
     const AxisPhase& width = plan.phase.axes[2];
     for (std::size_t t = 1; t < width.taps.size(); ++t) {
@@ -176,12 +179,16 @@ std::int64_t ChannelLanes<T>::row_elements(std::int64_t columns) const noexcept 
   return this->axes_[2].length(columns) * pixel_elements_;
 }
 
-/// The k blocks of a row; the taps of a phase where the source is read in place; in channels_first,
-/// the tiles of a block before they are transposed.
+template <class T>
+std::size_t ChannelLanes<T>::list_bytes() const noexcept {
+  return aligned_bytes<KBlock>(most_blocks_) +
+         (this->in_place_ ? aligned_bytes<Tap>(most_taps_) : 0);
+}
+
+/// The lists; in channels_first, the tiles of a block before they are transposed.
 template <class T>
 std::size_t ChannelLanes<T>::extra_bytes() const noexcept {
-  std::size_t bytes = aligned_bytes<KBlock>(most_blocks_);
-  if (this->in_place_) bytes += aligned_bytes<Tap>(most_taps_);
+  std::size_t bytes = list_bytes();
   if (!this->channels_last_) {
     bytes += aligned_bytes<T>(this->block_rows_ * this->block_columns_ * this->panel_width_);
   }
@@ -257,9 +264,9 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
                                const Range& panels, std::byte* extra) const noexcept {
   auto* k_blocks = reinterpret_cast<KBlock*>(extra);
   std::byte* lists = extra + aligned_bytes<KBlock>(most_blocks_);
-  T* tiles = reinterpret_cast<T*>(lists);
+  T* tiles = reinterpret_cast<T*>(extra + list_bytes());
   Sources sources{strips, this->axes_[1].step() * this->strip_row_elements(),
-                  this->axes_[2].step() * pixel_elements_};
+                  this->axes_[2].step() * pixel_elements_, 1};
   if (this->in_place_) {
     const Maps<T>& source = call.source;
     const auto& step = this->source_step_;
@@ -267,8 +274,8 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
         block.depth * step[0] * this->sources_[1] + block.row * step[1];
     sources = {source.sample(block.sample, block.group * this->reduced_) +
                    (row * this->sources_[2] + block.column * step[2]) * source.pixel_stride,
-               step[1] * this->sources_[2] * source.pixel_stride,
-               step[2] * source.pixel_stride};
+               step[1] * this->sources_[2] * source.pixel_stride, step[2] * source.pixel_stride,
+               source.channel_stride};
   }
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
     const PhasePlan& plan = this->phases_[p];
@@ -368,6 +375,7 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
   GatherTile<T> tile{};
   tile.tile_pixels = this->tile_pixels_;
   tile.source_pixel_stride = sources.pixel_stride;
+  tile.source_channel_stride = sources.channel_stride;
   tile.output_pixel_stride =
       this->channels_last_ ? width.step * call.output.pixel_stride : this->panel_width_;
   tile.least = fused_.least;
@@ -442,7 +450,7 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
     tile.taps = products.taps + k->unit;
     tile.tap_count = k->units;
     tile.channels = k->length;
-    tile.source = source + k->begin;
+    tile.source = source + k->begin * tile.source_channel_stride;
     tile.streams = products.streams && panels.begin == products.panels.begin;
     tile.first_channel = k->begin;
     tile.weight = weight + k->begin * this->panel_width_;
@@ -477,6 +485,14 @@ void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const Ph
   if (!fused_.rest) return;
   const auto rest = call.epilogue.rest(block.sample, channel, pixel, pixel_step);
   this->kernels_.epilogue(rest, channels, pixels, to, output.channel_stride, step);
+}
+
+bool channels_lie_spread(const ConvProblem& problem) noexcept {
+  constexpr std::int64_t kPage = 4096, kFewestSets = 4;
+  const Extents source = source_extents(problem);
+  const auto bytes = source[0] * source[1] * source[2] *
+                     static_cast<std::int64_t>(size_of(problem.dtype));
+  return kFewestSets * std::gcd(bytes, kPage) <= kPage;
 }
 
 template class ChannelLanes<float>;

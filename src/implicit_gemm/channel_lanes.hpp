@@ -5,6 +5,10 @@
 
 namespace convolith {
 
+/// Whether the channels of a pixel lie in many sets of the caches in channels_first, so that 1x1
+/// kernels may read them in place.
+bool channels_lie_spread(const ConvProblem& problem) noexcept;
+
 /// Implicit GEMM with output channels as lanes. Strips are [row][pixel][channel], so that every
 /// tile of pixels reads its taps at constant distances.
 template <class T>
@@ -51,6 +55,7 @@ class ChannelLanes final : public StripGemm<T> {
   struct Sources {
     const T* data;
     std::int64_t row_stride, pixel_stride;  ///< between destinations
+    std::int64_t channel_stride;
   };
 
   Range panel_channels(std::int64_t panel) const noexcept override {
@@ -58,6 +63,8 @@ class ChannelLanes final : public StripGemm<T> {
   }
   std::int64_t row_elements(std::int64_t columns) const noexcept override;
   std::size_t extra_bytes() const noexcept override;
+  /// The k blocks of a row, and the taps of a phase where the source is read in place.
+  std::size_t list_bytes() const noexcept;
   void pack_strip(const Maps<T>& source, const T* line, std::int64_t first_column,
                   std::int64_t columns, T* strip) const noexcept override;
   void multiply(const Call& call, const Block& block, const T* strips, const Range& panels,

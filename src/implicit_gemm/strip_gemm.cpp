@@ -145,25 +145,33 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
 }
 
-/// The cut whose largest part is smallest. A pixel's strips, where they are packed, cost as much as
-/// its product with a panel, else a quarter of that to read, and half of it where threads write to
-/// the same pixels; fetching a panel of weights as much as its product with a tile.
+/// The cut whose largest part is smallest, in products of a pixel with a panel. A pixel's strips,
+/// where they are packed, cost as much as one, else a quarter of that to read, and half of it where
+/// threads write to the same pixels; fetching a panel of weights as much as its product with a
+/// tile; in channels_first a line of the output that two threads write as much as kLine terms.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
+  constexpr double kLine = 150;
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
   const std::int64_t columns = divide_up(destinations_[2], column_unit_);
+  const auto terms = static_cast<double>(std::max<std::int64_t>(1, panel_elements_ / panel_width_));
   Parts best;
-  std::int64_t best_cost = -1;
+  double best_cost = -1;
   for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
     for (int c = 1; c * g <= threads_; ++c) {
       for (int r = 1; r * c * g <= threads_; ++r) {
         const auto p = static_cast<int>(std::min<std::int64_t>(threads_ / (g * r * c), panels_));
-        const std::int64_t pixels = divide_up(rows, r) * divide_up(columns, c) * column_unit_;
-        const std::int64_t panels = divide_up(panels_, p);
-        const std::int64_t cost = divide_up(problem_.groups, g) *
-                                  (pixels * panels + panels * tile_pixels_ +
-                                   (in_place_ ? pixels / 4 : pixels) +
-                                   (channels_last_ && p > 1 ? pixels / 2 : 0));
+        const auto share_rows = static_cast<double>(divide_up(rows, r));
+        const double pixels = share_rows *
+                              static_cast<double>(divide_up(columns, c) * column_unit_);
+        const auto channels =
+            static_cast<double>(std::min(produced_, divide_up(panels_, p) * panel_width_));
+        const double panels = channels / panel_width_;
+        const double lines = c > 1 && !channels_last_ ? share_rows * channels : 0;
+        const double cost = static_cast<double>(divide_up(problem_.groups, g)) *
+                            (pixels * panels + panels * tile_pixels_ +
+                             (in_place_ ? pixels / 4 : pixels) +
+                             (channels_last_ && p > 1 ? pixels / 2 : 0) + lines * kLine / terms);
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
           best = {g, r, c, p};

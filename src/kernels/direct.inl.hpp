@@ -33,6 +33,10 @@ CONVOLITH_INLINE ResultsAhead<T, kPixels, kVectors> results_ahead(const GatherTi
           output == nullptr && residual == nullptr ? 0 : kPixels};
 }
 
+/// Where the source of a tile of one tap comes from: a cache near by; memory, in pixels that touch;
+/// or channels that lie apart, each with its pixels side by side.
+enum class PointwiseSource { near, streams, channels_apart };
+
 template <class T>
 struct GatherChannelsLast {
   /// Adds the products of one tap for the pixels [kFirst, kEnd) of those from `source` on.
@@ -102,22 +106,27 @@ struct GatherChannelsLast {
   }
 
   /// Of one tap, which finds no padding.
-  template <int kPixels, int kVectors, bool kStreams>
+  template <int kPixels, int kVectors, PointwiseSource kSource>
   [[gnu::noinline]] static void run_pointwise(const GatherTile<T>& tile, const T* source,
                                               const T* weight, const T* residual, T* output) {
-    // Pixels touch where they stream: those of the next tile are fetched, all channels in turn.
-    const T* ahead = source + kPixels * tile.source_pixel_stride +
-                     tile.first_channel * (kPixels - 1);
+    constexpr bool kApart = kSource == PointwiseSource::channels_apart;
+    const std::int64_t step = kApart ? tile.source_channel_stride : 1;
+    // The pixels of the next tile are fetched: where they touch, all channels in turn; where
+    // channels lie apart, the last pixel, on whose line the others are that this tile does not
+    // read.
+    const T* ahead = kApart ? source + 2 * kPixels - 1
+                            : source + kPixels * tile.source_pixel_stride +
+                                  tile.first_channel * (kPixels - 1);
     auto results = results_ahead<kPixels, kVectors>(tile, tile.channels, residual, output);
-    RowPointers<T, kPixels> pixels(source, tile.source_pixel_stride);
+    RowPointers<T, kPixels> pixels(source, kApart ? 1 : tile.source_pixel_stride);
     Vec<T> sum[kPixels][kVectors] = {};
     results.between(tile.channels, [&](std::int64_t) {
-      if constexpr (kStreams) {
+      if constexpr (kSource != PointwiseSource::near) {
         __builtin_prefetch(ahead, 0, 2);
-        ahead += kPixels;
+        ahead += kApart ? step : kPixels;
       }
       add_channel<0, kPixels>(sum, pixels, weight);
-      pixels.advance();
+      pixels.advance(step);
       weight += kTileColumns<T>;
     });
     store_sums(sum, tile, residual, output);
@@ -133,8 +142,11 @@ struct GatherChannelsLast {
           const T* source = tile.source + tile.taps->source + p * tile.source_pixel_stride;
           const T* residual = residual_of(tile, p);
           T* output = tile.output + p * tile.output_pixel_stride;
-          const auto run = tile.streams ? run_pointwise<kPixels, kVectors, true>
-                                        : run_pointwise<kPixels, kVectors, false>;
+          const auto run = tile.source_channel_stride != 1
+                               ? run_pointwise<kPixels, kVectors, PointwiseSource::channels_apart>
+                           : tile.streams
+                               ? run_pointwise<kPixels, kVectors, PointwiseSource::streams>
+                               : run_pointwise<kPixels, kVectors, PointwiseSource::near>;
           run(tile, source, weight, residual, output);
         }
         return;

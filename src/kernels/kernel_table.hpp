@@ -59,7 +59,7 @@ struct GatherTile {
   std::int64_t channels;               ///< reduced under each tap
   const T* source;
   std::int64_t source_pixel_stride;    ///< between the sources of neighbouring output pixels
-  std::int64_t source_channel_stride;
+  std::int64_t source_channel_stride;  ///< channels_last: 1, or of one tap whose pixels touch
   const T* weight;                     ///< panel [tap][channel][tile columns or rows]
   T* output;
   std::int64_t output_pixel_stride;

@@ -33,9 +33,9 @@ struct RowPointers {
   CONVOLITH_INLINE T at(int row, std::int64_t offset = 0) const {
     return third[row / 3][(row % 3) * stride + offset];
   }
-  CONVOLITH_INLINE void advance() {
+  CONVOLITH_INLINE void advance(std::int64_t step = 1) {
     CONVOLITH_UNROLL(5)
-    for (int i = 0; i < kCount; ++i) ++third[i];
+    for (int i = 0; i < kCount; ++i) third[i] += step;
   }
 };
 

@@ -127,14 +127,17 @@ class WinogradExecution final : public Execution {
     for (std::int64_t unit = 0; unit < problem_.groups * blocks_.count; ++unit) {
       const Range tiles = blocks_.block(unit % blocks_.count);
       const std::int64_t count = tiles.end - tiles.begin;
-      parallel_ranges(threads_, count, divide_up(count, 8 * threads_),
-                      [&](const Range& part, int thread) {
-                        Scratch scratch = scratch_of(thread);
-                        source_.run(call.source, unit / blocks_.count,
-                                    {tiles.begin + part.begin, tiles.begin + part.end},
-                                    sources + part.begin * source_.row(), source_stride_,
-                                    scratch.of_source);
-                      });
+      // Channels_first packs whole runs.
+      const std::int64_t run = channels_last_ ? 1 : source_.longest_run();
+      const std::int64_t runs = divide_up(count, run);
+      parallel_ranges(
+          threads_, runs, divide_up(runs, 8 * threads_), [&](const Range& part, int thread) {
+            const std::int64_t first = part.begin * run;
+            Scratch scratch = scratch_of(thread);
+            source_.run(call.source, unit / blocks_.count,
+                        {tiles.begin + first, std::min(tiles.begin + part.end * run, tiles.end)},
+                        sources + first * source_.row(), source_stride_, scratch.of_source);
+          });
       parallel_for(
           threads_, blocks_.panel_groups * blocks_.parts, [&](std::int64_t job, int thread) {
             Scratch scratch = scratch_of(thread);
