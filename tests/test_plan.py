@@ -655,3 +655,16 @@ def test_results_that_outgrow_the_caches(
         some = slice(first, first + 8)
         for large, small in zip(whole, results(some), strict=True):
             assert np.array_equal(large[some], small)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd_4x4", "winograd_6x6"])
+def test_blocks_that_end_within_a_row_of_tiles(algorithm: str) -> None:
+    """So many weights that threads share a block, and more tiles than one holds: channels_first,
+    which packs rows of tiles, has the sums of channels_last, which does not."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((3, 256, 28, 28), np.float32)
+    w = generator.standard_normal((256, 256, 3, 3), np.float32)
+    how: dict[str, Any] = dict(padding=1, algorithm=algorithm)
+    first = cl.conv2d(x, w, **how)
+    last = cl.conv2d(np.moveaxis(x, 1, -1), w, data_format="channels_last", **how)
+    assert np.array_equal(first, np.moveaxis(last, -1, 1))

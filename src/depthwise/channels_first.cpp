@@ -11,7 +11,8 @@
 namespace convolith {
 namespace {
 
-/// Lanes are pixels; a few rows of a channel are packed with their padding into L1.
+/// Lanes are pixels. Rows of a channel are read where they lie, or a few of them are packed with
+/// their padding into L1.
 template <class T>
 class DepthwiseChannelsFirst final : public Depthwise<T> {
   using Base = Depthwise<T>;
@@ -28,12 +29,14 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
       zeros_begin_ += plan.phase.taps() * channels_;
       plan.choose_kernel(kernels_, false);
       Tiles tiles;
-      tiles.flat = flat_plane(plan, table_.lanes);
+      tiles.in_place = reads_in_place(plan);
+      if (!tiles.in_place) tiles.flat = flat_plane(plan, table_.lanes);
       tiles.packed_elements = tiles.flat.elements;
       if (tiles.flat.elements == 0) plan_rows(plan, packed_most, tiles);
       packed_elements_ = std::max(packed_elements_, tiles.packed_elements);
       packed_rows_ = std::max(packed_rows_, tiles.packed_rows);
-      zeros_ = std::max(zeros_, tiles.packing.stride + 2 * table_.lanes);
+      zeros_ = std::max(
+          zeros_, tiles.in_place ? source_pixels_[2] : tiles.packing.stride + 2 * table_.lanes);
       tiles_.push_back(std::move(tiles));
     }
   }
@@ -82,6 +85,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
   };
   struct Tiles {
     FlatPlane flat;  ///< in place of all that follows, if it has elements
+    bool in_place = false;  ///< rows are not packed
     RowPacking packing;
     std::vector<RowBlock> rows;
     std::vector<std::int64_t> row_sources, plane_weights;
@@ -92,13 +96,30 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     }
   };
 
+  bool reads_in_place(const DepthwisePhase<T>& plan) const noexcept {
+    constexpr std::int64_t kMostColumns = 4096;
+    const AxisPhase& width = plan.phase.axes[2];
+    if (!kernels_.reads_in_place || plan.kernel == 0 || source_pixels_[2] > kMostColumns)
+      return false;
+    if (problem_.padding_mode != PaddingMode::zeros) return false;
+    return width.source_step == plan.height.stride() &&
+           width.taps[1].offset - width.taps[0].offset == 1;
+  }
+
   void plan_rows(const DepthwisePhase<T>& plan, std::int64_t packed_most, Tiles& tiles) const {
     const DenseAxis& height = plan.height;
     tiles.packing = row_packing(plan, table_.lanes);
+    if (tiles.in_place) {
+      tiles.packing.stride = 0;
+      tiles.packing.tap_columns.clear();
+      for (const AxisPhase::Tap& tap : plan.phase.axes[2].taps) {
+        tiles.packing.tap_columns.push_back(tap.offset);
+      }
+    }
     // As many output rows as fit with what they read.
     const std::int64_t planes = std::max<std::int64_t>(1, plan.depth.taps());
-    const std::int64_t fitting = packed_most /
-                                 std::max<std::int64_t>(1, planes * tiles.packing.stride);
+    const std::int64_t source_row = tiles.in_place ? source_pixels_[2] : tiles.packing.stride;
+    const std::int64_t fitting = packed_most / std::max<std::int64_t>(1, planes * source_row);
     std::int64_t most_rows = std::max<std::int64_t>(
         plan.block_rows, height.stride() > 0 ? (fitting - height.taps()) / height.stride() : 64);
     std::vector<Strip> row_strips = strips(height, most_rows);
@@ -121,6 +142,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
         tiles.rows.push_back(block);
       }
     }
+    if (tiles.in_place) return;
     tiles.packed_elements = tiles.packed_rows * tiles.packing.stride + 2 * table_.lanes;
   }
 
@@ -132,18 +154,19 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
                 const Range& units, std::byte* scratch) const noexcept {
     const auto& axes = plan.phase.axes;
     DepthwiseRows<T> p{};
-    p.packed = reinterpret_cast<T*>(scratch);
+    p.packed = tiles.in_place ? nullptr : reinterpret_cast<T*>(scratch);
     p.packed_stride = tiles.packing.stride;
     p.packed_rows = reinterpret_cast<const T**>(scratch + aligned_bytes<T>(packed_elements_));
     p.zeros = call.packed + zeros_begin_;
     p.kernel_height = plan.height.taps();
     p.kernel_width = plan.width.taps();
     p.tap_columns = tiles.packing.tap_columns.data();
+    p.source_columns = source_pixels_[2];
     p.stride = static_cast<int>(plan.height.stride());
     p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2];
     p.output_column_stride = axes[2].step;
     p.store = store_;
-    std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
+    if (!tiles.in_place) std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
     const std::int64_t pieces = tiles.pieces();
     const auto column_blocks = static_cast<std::int64_t>(tiles.packing.blocks.size());
     for (std::int64_t unit = units.begin; unit < units.end; ++unit) {

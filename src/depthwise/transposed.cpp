@@ -203,9 +203,11 @@ bool is_worth_transposing(const ConvProblem& problem, const Machine& machine) no
   if (dilated && stride > 1) return false;
   const std::int64_t lanes = lanes_of(problem.dtype, machine);
   if (3 * problem.in_channels < 2 * round_up(problem.in_channels, lanes)) return false;
-  // Wide rows of few taps fill their lanes; many taps roll well where registers are many.
-  if (kernel == 3 ? destination_extents(problem)[2] > 2 * lanes
-                  : machine.kernels->vector_bytes < 64) {
+  // Many taps roll well where registers are many; rows of few do better as they lie if they fill
+  // their lanes, the sooner where they need not be packed.
+  const bool wide = machine.kernels->vector_bytes == 64;
+  const bool packed = !wide || dilated || problem.padding_mode != PaddingMode::zeros;
+  if (kernel == 3 ? source_extents(problem)[2] > (packed ? 2 * stride : 1) * lanes : !wide) {
     return false;
   }
   // A band is of the rows of a few strips at least; those of dilated kernels are no neighbours.

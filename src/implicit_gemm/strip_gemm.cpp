@@ -133,6 +133,9 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   }
   strip_row_elements_ = row_elements(block_columns_);
   rows_ = axes_[1].places(block_rows_);
+  // What fits beside everything else into L2 is packed there sooner than it is fetched from another
+  // core's.
+  packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
   parts_ = choose_parts();
   // A thread that is done takes over pieces of other parts, which are whole blocks.
   constexpr std::int64_t kMostPieces = 8;
@@ -140,15 +143,19 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
   pieces_.rows = static_cast<int>(std::clamp<std::int64_t>(rows / block_rows_, 1, kMostPieces));
   pieces_.columns = static_cast<int>(std::clamp<std::int64_t>(
       destinations_[2] / parts_.columns / block_columns_, 1, kMostPieces / pieces_.rows));
-  // What fits beside everything else into L2 is packed there sooner than it is fetched from another
-  // core's.
-  packs_for_itself_ = adjoint_ && packed_bytes() <= l2_bytes_ / 2;
+  piece_columns_ = divide_up(block_columns_, column_unit_);
+  if (parts_.count() > threads_) {
+    pieces_ = {1, 2};
+    piece_columns_ = divide_up(divide_up(destinations_[2], column_unit_), std::int64_t{2});
+  }
 }
 
 /// The cut whose largest part is smallest, in products of a pixel with a panel. A pixel's strips,
 /// where they are packed, cost as much as one, else a quarter of that to read, and half of it where
 /// threads write to the same pixels; fetching a panel of weights as much as its product with a
 /// tile; in channels_first a line of the output that two threads write as much as kLine terms.
+/// Panels that threads cannot share evenly may be parts of their own, for which threads go in
+/// halves.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   constexpr double kLine = 150;
@@ -179,6 +186,14 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
       }
     }
   }
+  if (!in_place_ || channels_last_ || packs_for_itself_ || panels_ <= threads_) return best;
+  const double pixels = static_cast<double>(rows * columns * column_unit_);
+  const double panels = static_cast<double>(divide_up(2 * panels_, threads_)) / 2;
+  const double lines = static_cast<double>(rows * panel_width_);
+  const double cost =
+      static_cast<double>(problem_.groups) *
+      (pixels * panels + (panels + 1) * tile_pixels_ + pixels / 4 + lines * kLine / terms);
+  if (cost < best_cost) best = {1, 1, 1, static_cast<int>(panels_)};
   return best;
 }
 
@@ -341,8 +356,7 @@ typename StripGemm<T>::PartRanges StripGemm<T>::piece_of(const PartRanges& part,
   };
   PartRanges ranges = part;
   ranges.rows = cut(part.rows, block_rows_, piece % pieces_.rows, pieces_.rows);
-  ranges.columns = cut(part.columns, divide_up(block_columns_, column_unit_), piece / pieces_.rows,
-                       pieces_.columns);
+  ranges.columns = cut(part.columns, piece_columns_, piece / pieces_.rows, pieces_.columns);
   return ranges;
 }
 

@@ -147,7 +147,7 @@ class StripGemm : public Execution {
   std::int64_t block_rows_ = 1, block_columns_ = 1;  ///< at most
 
  private:
-  /// A grid of parts, each for one thread.
+  /// A grid of parts, each for one thread, or more of them, which threads share piece by piece.
   struct Parts {
     int groups = 1, rows = 1, columns = 1, panels = 1;
     int count() const noexcept { return groups * rows * columns * panels; }
@@ -180,6 +180,7 @@ class StripGemm : public Execution {
  private:
   Parts parts_;
   Pieces pieces_;
+  std::int64_t piece_columns_ = 1;  ///< columns are cut into pieces of so many units
   std::int64_t strip_row_elements_ = 0;
   std::vector<StripAxis::Place> rows_;  ///< of a block's strips
 };

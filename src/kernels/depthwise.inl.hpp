@@ -252,14 +252,109 @@ constexpr int depthwise_tile_rows(int kernel, int vectors) {
   return kManyRegisters ? (kernel == 3 && vectors == 1 ? 8 : 4) : (vectors == 1 ? 4 : 2);
 }
 
+/// The lanes of a vector at `column` of a row that lie in it.
+template <class T>
+CONVOLITH_INLINE LaneSet columns_inside(std::int64_t column, std::int64_t columns) {
+  const auto lane = [](std::int64_t n) {
+    return static_cast<int>(n < 0 ? 0 : n < kLanes<T> ? n : kLanes<T>);
+  };
+  const int end = lane(columns - column), begin = lane(-column);
+  return lanes_between(begin < end ? begin : end, end);
+}
+
+/// Rows are read in place where a load leaves out lanes at no cost.
+constexpr bool kReadsInPlace = kVectorBytes == 64;
+
+/// The lanes in which loads of rows in place find pixels. Taps touch: all those of stride 1 share
+/// what they load, and two neighbouring ones of stride 2.
+template <class T, int kKernel, int kStride, int kVectors>
+struct TileBorder {
+  static constexpr int kSharing = kStride == 2 ? 2 : kKernel;
+  static constexpr int kSets = (kKernel + kSharing - 1) / kSharing;
+  static constexpr int kLoads = kStride == 2 ? 2 * kVectors : kVectors + 1;
+
+  TileBorder(const DepthwiseRows<T>& p, std::int64_t column) {
+    for (int set = 0; set < kSets; ++set) {
+      const std::int64_t first = kStride * column + p.tap_columns[set * kSharing];
+      for (int v = 0; v < kLoads; ++v) {
+        lanes[set][v] = columns_inside<T>(first + v * kLanes<T>, p.source_columns);
+      }
+    }
+  }
+
+  LaneSet lanes[kSets][kLoads];
+};
+
+/// Of packed rows.
+template <class T>
+struct NoBorder {
+  NoBorder() = default;
+  NoBorder(const DepthwiseRows<T>&, std::int64_t) {}
+};
+
+/// The pixels under the taps of a row of a tile: of packed rows, or in place.
+template <class T, int kKernel, int kStride, int kVectors, class Border>
+struct RowPixels {
+  CONVOLITH_INLINE RowPixels(const DepthwiseRows<T>& p, std::int64_t column, const Border&)
+      : tap_columns(p.tap_columns), first(column) {}
+  CONVOLITH_INLINE void load_tap(const T* row, int tap, Vec<T> (&x)[kVectors]) {
+    const T* from = row + first + tap_columns[tap];
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) x[v] = load(from + v * kLanes<T>);
+  }
+
+  const std::int64_t* tap_columns;
+  std::int64_t first;
+};
+
+template <class T, int kKernel, int kStride, int kVectors>
+struct RowPixels<T, kKernel, kStride, kVectors, TileBorder<T, kKernel, kStride, kVectors>> {
+  using Border = TileBorder<T, kKernel, kStride, kVectors>;
+
+  CONVOLITH_INLINE RowPixels(const DepthwiseRows<T>& p, std::int64_t column, const Border& b)
+      : first(kStride * column + p.tap_columns[0]), border(b) {}
+
+  CONVOLITH_INLINE void load_tap(const T* row, int tap, Vec<T> (&x)[kVectors]) {
+    if (tap % Border::kSharing == 0) {
+      CONVOLITH_UNROLL(4)
+      for (int v = 0; v < Border::kLoads; ++v) {
+        loaded[v] =
+            load_lanes(row + first + tap + v * kLanes<T>, border.lanes[tap / Border::kSharing][v]);
+      }
+    }
+    CONVOLITH_UNROLL(2)
+    for (int v = 0; v < kVectors; ++v) x[v] = vector_under<0>(tap % Border::kSharing, v);
+  }
+
+  template <int kTap>
+  CONVOLITH_INLINE Vec<T> vector_under(int tap, int v) const {
+    if constexpr (kTap + 1 < Border::kSharing) {
+      if (tap > kTap) return vector_under<kTap + 1>(tap, v);
+    }
+    if constexpr (kStride == 2) {
+      return every_second<T, kTap>(loaded[2 * v], loaded[2 * v + 1]);
+    } else {
+      return neighbours<T, kTap>(loaded[v], loaded[v + 1]);
+    }
+  }
+
+  std::int64_t first;
+  const Border& border;
+  Vec<T> loaded[Border::kLoads];
+};
+
 template <class T, int kKernel, int kStride>
 struct FixedRows {
   static constexpr int kMostRows[] = {depthwise_tile_rows(kKernel, 1),
                                       depthwise_tile_rows(kKernel, 2)};
 
-  template <int kRows, int kVectors>
+  template <int kVectors>
+  using Border = TileBorder<T, kKernel, kStride, kVectors>;
+
+  template <int kRows, int kVectors, class Border>
   CONVOLITH_INLINE static void tile(const DepthwiseRows<T>& p, std::int64_t row,
-                                    std::int64_t column, int last) {
+                                    std::int64_t column, int last, const Border& border) {
+    RowPixels<T, kKernel, kStride, kVectors, Border> pixels(p, column, border);
     constexpr int kInRows = (kRows - 1) * kStride + kKernel;
     const Vec<T> bias = broadcast(p.bias);
     Vec<T> sum[kRows][kVectors];
@@ -273,15 +368,12 @@ struct FixedRows {
       const T* weight = p.weight + p.plane_weights[plane];
       CONVOLITH_UNROLL(32)
       for (int i = 0; i < kInRows; ++i) {
-        const T* from = rows[i] + column;
         CONVOLITH_UNROLL(8)
         for (int t = 0; t < kKernel; ++t) {
           Vec<T> x[kVectors];
+          pixels.load_tap(rows[i], t, x);
           CONVOLITH_UNROLL(2)
-          for (int v = 0; v < kVectors; ++v) {
-            x[v] = load(from + p.tap_columns[t] + v * kLanes<T>);
-            keep(x[v]);
-          }
+          for (int v = 0; v < kVectors; ++v) keep(x[v]);
           CONVOLITH_UNROLL(8)
           for (int r = 0; r < kRows; ++r) {
             const int tap_row = i - r * kStride;
@@ -310,8 +402,12 @@ template <class T>
 struct AnyRows {
   static constexpr int kMostRows[] = {4, kManyRegisters ? 4 : 2};
 
+  template <int>
+  using Border = NoBorder<T>;
+
   template <int kRows, int kVectors>
-  static void tile(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last) {
+  static void tile(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last,
+                   const NoBorder<T>&) {
     Vec<T> sum[kRows][kVectors], total[kRows][kVectors] = {};
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < kVectors; ++v) sum[r][v] = broadcast(p.bias);
@@ -384,24 +480,38 @@ struct AnyRows {
 /// All tiles of the packed rows, of at most kMostRows rows and kVectors vectors.
 template <class T, class Kernel>
 struct RowTiles {
-  template <int kVectors>
+  template <int kVectors, class Border>
   struct Strip {
     template <int kRows>
     struct Rows {
-      static void run(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last) {
-        Kernel::template tile<kRows, kVectors>(p, row, column, last);
+      static void run(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last,
+                      const Border& border) {
+        Kernel::template tile<kRows, kVectors>(p, row, column, last, border);
       }
     };
+
+    static void run(const DepthwiseRows<T>& p, std::int64_t column, int last,
+                    const Border& border) {
+      constexpr int kMostRows = Kernel::kMostRows[kVectors - 1];
+      std::int64_t tiles = (p.rows + kMostRows - 1) / kMostRows;
+      for (std::int64_t row = 0; row < p.rows; --tiles) {
+        const auto rows = static_cast<int>((p.rows - row + tiles - 1) / tiles);
+        ForRows<Rows, kMostRows>::run(rows, p, row, column, last, border);
+        row += rows;
+      }
+    }
   };
 
-  template <int kVectors, int kMostRows>
+  template <int kVectors>
   static void strip(const DepthwiseRows<T>& p, std::int64_t column, int last) {
-    std::int64_t tiles = (p.rows + kMostRows - 1) / kMostRows;
-    for (std::int64_t row = 0; row < p.rows; --tiles) {
-      const auto rows = static_cast<int>((p.rows - row + tiles - 1) / tiles);
-      ForRows<Strip<kVectors>::template Rows, kMostRows>::run(rows, p, row, column, last);
-      row += rows;
+    if constexpr (kReadsInPlace) {
+      if (p.packed == nullptr) {
+        using Border = typename Kernel::template Border<kVectors>;
+        Strip<kVectors, Border>::run(p, column, last, Border(p, column));
+        return;
+      }
     }
+    Strip<kVectors, NoBorder<T>>::run(p, column, last, {});
   }
 
   static void run(const DepthwiseRows<T>& p) {
@@ -409,11 +519,10 @@ struct RowTiles {
       const std::int64_t left = p.columns - column;
       if (left > kLanes<T>) {
         const std::int64_t second = left - kLanes<T>;
-        strip<2, Kernel::kMostRows[1]>(p, column,
-                             second < kLanes<T> ? static_cast<int>(second) : kLanes<T>);
+        strip<2>(p, column, lanes_left<T>(second));
         column += 2 * kLanes<T>;
       } else {
-        strip<1, Kernel::kMostRows[0]>(p, column, static_cast<int>(left));
+        strip<1>(p, column, static_cast<int>(left));
         column += kLanes<T>;
       }
     }
@@ -426,6 +535,10 @@ void depthwise_rows(const DepthwiseRows<T>& p, int kernel) {
   for (std::int64_t i = 0; i < p.planes * p.plane_rows; ++i) {
     if (p.row_sources[i] < 0) {
       p.packed_rows[i] = kernel != 0 ? p.zeros : nullptr;
+      continue;
+    }
+    if (p.packed == nullptr) {
+      p.packed_rows[i] = p.source + p.row_sources[i];
       continue;
     }
     T* packed = p.packed + i * p.packed_stride;

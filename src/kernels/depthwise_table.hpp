@@ -66,8 +66,8 @@ struct PackedRun {
 };
 
 /// Lanes are pixels of a row. Rows of the source are packed with their padding, the columns of
-/// one residue of the stride together, so that all loads are of whole vectors; then output rows
-/// are summed, several at a time.
+/// one residue of the stride together, so that all loads are of whole vectors; or they are read
+/// where they lie, with zeros around them. Then output rows are summed, several at a time.
 template <class T>
 struct DepthwiseRows {
   const T* source;                   ///< of the sample and channel
@@ -75,12 +75,13 @@ struct DepthwiseRows {
   std::int64_t planes, plane_rows;   ///< taps of the depth, and rows that are packed for each
   const PackedRun* runs;             ///< a column of -1: zeros
   std::int64_t run_count;
-  T* packed;                         ///< [plane][row][packed_stride]
+  T* packed;  ///< [plane][row][packed_stride]; null: rows stay in place
   std::int64_t packed_stride;
   const T** packed_rows;             ///< room for plane_rows * planes pointers
-  const T* zeros;                    ///< a packed row of them
+  const T* zeros;                    ///< a packed row of them, or one of the source
   std::int64_t kernel_height, kernel_width;
-  const std::int64_t* tap_columns;   ///< of a kernel row's taps in a packed row
+  const std::int64_t* tap_columns;   ///< of a kernel row's taps in a packed row, or in place
+  std::int64_t source_columns;       ///< of a row in place
   const std::int64_t* plane_weights; ///< offsets of the planes' weights
   int stride;                        ///< packed rows from one output row to the next
   const T* weight;
@@ -117,9 +118,10 @@ struct DepthwiseFlat {
 template <class T>
 struct DepthwiseKernels {
   int roll_rows[3];  ///< most output rows of a roll, for 3, 5 and 7
+  bool reads_in_place;  ///< whether `rows` does so faster than it packs
   void (*roll)(const DepthwiseRoll<T>& roll, int kernel);
   void (*blocks)(const DepthwiseBlocks<T>& blocks);
-  /// `kernel` is the extent of a fixed kernel, or 0 for any.
+  /// `kernel` is the extent of a fixed kernel, or 0 for any, which reads packed rows alone.
   void (*rows)(const DepthwiseRows<T>& rows, int kernel);
   void (*flat)(const DepthwiseFlat<T>& flat);
 };

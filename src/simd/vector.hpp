@@ -192,13 +192,43 @@ CONVOLITH_INLINE void store_partial(T* p, Vec<T> v, int count) {
 #endif
 }
 
+/// Some lanes of a load, a bit each.
+struct LaneSet {
+  unsigned bits;
+};
+
+CONVOLITH_INLINE LaneSet lanes_between(int begin, int end) {
+  return {((1u << end) - 1) & ~((1u << begin) - 1)};
+}
+
+/// Those lanes from memory, zeros in the others, which are not touched, so that p itself may lie
+/// outside an array. Slow without AVX-512.
+template <class T>
+CONVOLITH_INLINE Vec<T> load_lanes(const T* p, LaneSet lanes) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < kLanes<T>; ++i)
+    show_elements(p, i, i + static_cast<int>(lanes.bits >> i & 1));
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes.bits), p);
+  } else {
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>(lanes.bits), p);
+  }
+#else
+  Vec<T> v{};
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if ((lanes.bits >> i & 1) != 0) v[i] = p[i];
+  }
+  return v;
+#endif
+}
+
 /// Lanes [begin, end) from memory, `fill` around them; nothing but p[begin] to p[end - 1] is
 /// touched, so p itself may lie outside an array.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_between(const T* p, int begin, int end, Vec<T> fill) {
   show_elements(p, begin, end);
 #if defined(__AVX512F__)
-  const unsigned lanes = ((1u << end) - 1) & ~((1u << begin) - 1);
+  const unsigned lanes = lanes_between(begin, end).bits;
   if constexpr (sizeof(T) == 4) {
     return _mm512_mask_loadu_ps(fill, static_cast<__mmask16>(lanes), p);
   } else {
@@ -362,6 +392,44 @@ CONVOLITH_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
     return shuffle<T, 0, 2, 5, 7>(a, b);
   } else {
     return shuffle<T, 0, 3>(a, b);
+  }
+}
+
+/// Every other lane of a and b, from the first lane on or from the second.
+template <class T, int kFirst>
+CONVOLITH_INLINE Vec<T> every_second(Vec<T> a, Vec<T> b) {
+  constexpr int k = kFirst;
+  if constexpr (kLanes<T> == 16) {
+    return shuffle<T, k, k + 2, k + 4, k + 6, k + 8, k + 10, k + 12, k + 14, k + 16, k + 18, k + 20,
+                   k + 22, k + 24, k + 26, k + 28, k + 30>(a, b);
+  } else if constexpr (kLanes<T> == 8) {
+    return shuffle<T, k, k + 2, k + 4, k + 6, k + 8, k + 10, k + 12, k + 14>(a, b);
+  } else if constexpr (kLanes<T> == 4) {
+    return shuffle<T, k, k + 2, k + 4, k + 6>(a, b);
+  } else {
+    return shuffle<T, k, k + 2>(a, b);
+  }
+}
+
+/// Lanes kFirst and on of a, then of b from its first lane on.
+template <class T, int kFirst>
+CONVOLITH_INLINE Vec<T> neighbours(Vec<T> a, Vec<T> b) {
+  constexpr int k = kFirst;
+  if constexpr (kFirst == 0) {
+    return a;
+  } else if constexpr (kLanes<T> == 16) {
+#if defined(__AVX512F__)
+    return (Vec<T>)_mm512_maskz_alignr_epi32(0xFFFF, (__m512i)b, (__m512i)a, kFirst);
+#endif
+  } else if constexpr (kLanes<T> == 8) {
+#if defined(__AVX512F__)
+    return (Vec<T>)_mm512_maskz_alignr_epi64(0xFF, (__m512i)b, (__m512i)a, kFirst);
+#endif
+    return shuffle<T, k, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6, k + 7>(a, b);
+  } else if constexpr (kLanes<T> == 4) {
+    return shuffle<T, k, k + 1, k + 2, k + 3>(a, b);
+  } else {
+    return shuffle<T, k, k + 1>(a, b);
   }
 }
 

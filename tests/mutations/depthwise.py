@@ -33,6 +33,21 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/kernels/depthwise.inl.hpp": (
         (
+            "begin = «lane(-column)»;",
+            "0",
+            "rows in place: pixels before the first are read",
+        ),
+        (
+            "const int end = «lane(columns - column)»,",
+            "lane(columns - column + 1)",
+            "rows in place: the pixel behind the last is read",
+        ),
+        (
+            "return «every_second<T, kTap>(loaded[2 * v], loaded[2 * v + 1])»;",
+            "every_second<T, 0>(loaded[2 * v], loaded[2 * v + 1])",
+            "rows in place, stride 2: odd taps read what even ones do",
+        ),
+        (
             "const std::int64_t c = «at + kLanes<T> <= p.channel_end ? at : "
             "p.channel_end - kLanes<T>»;",
             "at",

@@ -5,6 +5,11 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/direct.inl.hpp": (
         (
+            "const std::int64_t step = «kApart ? tile.source_channel_stride : 1»;",
+            "1",
+            "channels apart are read as if they touched",
+        ),
+        (
             "case kFirstPixel: «add_tap<1, kPixels>(sum, tile, from, weight);» break;",
             "add_tap<0, kPixels>(sum, tile, from, weight);",
             "the first pixel reads its padding from the array",

@@ -29,6 +29,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/channel_lanes.cpp": (
         (
+            "tile.source = source + «k->begin * tile.source_channel_stride»;",
+            "k->begin",
+            "channels apart: a later k block reads those of the first",
+        ),
+        (
+            "T* tiles = «reinterpret_cast<T*>(extra + list_bytes())»;",
+            "reinterpret_cast<T*>(lists)",
+            "the tiles of channels_first overwrite the taps that are listed",
+        ),
+        (
             "tile.edges = («block.column + range.begin == segment.columns.begin» ? kFirstPixel",
             "false",
             "the first pixel of a tile is not known for one",

@@ -106,6 +106,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/execution.cpp": (
         (
+            "const std::int64_t runs = «divide_up(count, run)»;",
+            "count / run",
+            "the tiles behind the last whole run are not transformed",
+        ),
+        (
             "if («run.last_outputs == outputs») { form_.output(out);",
             "true",
             "the last tile of a row is written whole",
