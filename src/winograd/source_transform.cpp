@@ -8,13 +8,14 @@
 namespace convolith {
 namespace {
 
-/// The next strip's channels: each is elsewhere in memory, where no hardware prefetcher goes.
+/// Pixels [begin, end) of the next strip's channels: each is elsewhere in memory, where no hardware
+/// prefetcher goes. A line that begins in the pixels before was fetched with them.
 template <class T>
-void prefetch_rows(const T* source, std::int64_t channel_stride, int channels,
-                   std::int64_t pixels) noexcept {
+void prefetch_pixels(const T* source, std::int64_t channel_stride, int channels, std::int64_t begin,
+                     std::int64_t end) noexcept {
   constexpr std::int64_t kLine = kAlignment / sizeof(T);
   for (int c = 0; c < channels; ++c) {
-    for (std::int64_t p = 0; p < pixels; p += kLine) {
+    for (std::int64_t p = round_up(begin, kLine); p < end; p += kLine) {
       __builtin_prefetch(source + c * channel_stride + p);
     }
   }
@@ -41,7 +42,15 @@ SourceTransform<T>::SourceTransform(const ConvProblem& problem, const WinogradGe
                                (lanes * rows * strip_step());
   longest_run_ = std::clamp<std::int64_t>((fitting - width.tile_inputs) / width.tile_outputs + 1, 1,
                                           width.tiles());
-  strip_elements_ = rows * strip_pixels(longest_run_) * lanes;
+  const std::int64_t row = strip_pixels(longest_run_) * lanes;
+  const WinogradAxis& height = geometry.axes[1];
+  if (geometry.row_axis == 1 && height.dilation == 1 && width.dilation == 1) {
+    const std::int64_t fitting_rows = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T)) /
+                                      row;
+    most_stacked_ = std::clamp<std::int64_t>((fitting_rows - rows) / height.tile_outputs + 1, 1,
+                                             height.tiles());
+  }
+  strip_elements_ = strip_rows(most_stacked_) * row;
 }
 
 template <class T>
@@ -65,20 +74,40 @@ template <class T>
 void SourceTransform<T>::run(const Maps<const T>& maps, std::int64_t group, const Range& tiles,
                              T* transformed, std::int64_t frequency_stride,
                              const Scratch& scratch) const noexcept {
-  runs_.for_each(tiles, longest_run_, [&](const TileRun& run, std::int64_t index) {
-    const T* source = maps.sample(run.sample, group * geometry_.reduced);
+  Stack stack{};
+  const auto transform = [&] {
+    const T* source = maps.sample(stack.top.sample, group * geometry_.reduced);
     WinogradInput<T> in{};
     in.frequency_stride = frequency_stride;
     in.tile_stride = row();
     for (std::int64_t tap = 0; tap < geometry_.reduced_taps; ++tap) {
-      in.transformed = transformed + (index - tiles.begin) * in.tile_stride + tap * tap_row_;
+      in.transformed = transformed + (stack.first - tiles.begin) * in.tile_stride + tap * tap_row_;
       if (channels_last_) {
-        transform_pixels(maps, run, geometry_.reduced_tap(tap), source, in, scratch);
+        transform_pixels(maps, stack.top, geometry_.reduced_tap(tap), source, in, scratch);
       } else {
-        transform_strips(maps, run, geometry_.reduced_tap(tap), source, in, scratch);
+        transform_strips(maps, stack, geometry_.reduced_tap(tap), source, in, scratch);
       }
     }
+  };
+  runs_.for_each(tiles, longest_run_, [&](const TileRun& run, std::int64_t index) {
+    if (stack.runs > 0 && stack.runs < most_stacked_ && lies_below(stack, run)) {
+      ++stack.runs;
+      stack.bottom_outputs = run.height.count;
+      return;
+    }
+    if (stack.runs > 0) transform();
+    stack = {run, index, 1, run.height.count};
   });
+  if (stack.runs > 0) transform();
+}
+
+/// Whether a run has the columns of those of a stack, and the rows of tiles that follow theirs.
+template <class T>
+bool SourceTransform<T>::lies_below(const Stack& stack, const TileRun& run) const noexcept {
+  const TileRun& top = stack.top;
+  return run.sample == top.sample && run.depth.first == top.depth.first &&
+         run.width.first == top.width.first && run.count == top.count &&
+         run.height.first == top.height.first + stack.runs * geometry_.axes[1].tile_outputs;
 }
 
 template <class T>
@@ -155,39 +184,55 @@ std::int64_t SourceTransform<T>::strip_pixels(std::int64_t tiles) const noexcept
   return ((tiles - 1) * width.tile_outputs + width.tile_inputs - 1) * strip_step() + 1;
 }
 
+/// Source rows of so many runs below one another: what two of them read stands there once.
 template <class T>
-void SourceTransform<T>::transform_strips(const Maps<const T>& maps, const TileRun& run,
+std::int64_t SourceTransform<T>::strip_rows(std::int64_t runs) const noexcept {
+  return runs_.rows() + (runs - 1) * geometry_.axes[1].tile_outputs;
+}
+
+template <class T>
+void SourceTransform<T>::transform_strips(const Maps<const T>& maps, const Stack& stack,
                                           const ReducedTap& tap, const T* source,
                                           WinogradInput<T> in,
                                           const Scratch& scratch) const noexcept {
   const WinogradAxis& width = geometry_.axes[2];
-  const TileRuns::Columns columns = runs_.source_columns(run, tap);
-  const int rows = runs_.rows();
+  const std::int64_t outputs = geometry_.axes[1].tile_outputs;
+  const TileRuns::Columns columns = runs_.source_columns(stack.top, tap);
   const std::int64_t lanes = kernels_.lanes;
-  const std::int64_t pixels = strip_pixels(run.count);
+  const std::int64_t pixels = strip_pixels(stack.top.count);
+  const std::int64_t strip_row = pixels * lanes;
+  const auto source_row = [&](std::int64_t i) {
+    const std::int64_t above = std::min(i / outputs, stack.runs - 1);
+    TileRun run = stack.top;
+    run.height.source += above * outputs;
+    if (above == stack.runs - 1) run.height.count = stack.bottom_outputs;
+    return runs_.source_row(run, tap, i - above * outputs);
+  };
 
   T* transformed = in.transformed;
-  in.source = scratch.strip;
-  in.tiles = run.count;
-  in.row_stride = pixels * lanes;
-  in.column_stride = width.transformed ? strip_step() * lanes : pixels * lanes;
+  in.tiles = stack.top.count;
+  in.row_stride = strip_row;
+  in.column_stride = width.transformed ? strip_step() * lanes : strip_row;
   in.source_tile_stride = width.tile_outputs * strip_step() * lanes;
+  in.channels = lanes;
   for (std::int64_t c = 0; c < geometry_.reduced; c += lanes) {
     const auto channels = static_cast<int>(std::min(lanes, geometry_.reduced - c));
-    for (int v = 0; v < rows; ++v) {
-      const std::int64_t row = runs_.source_row(run, tap, v);
-      fill_strip(columns, row, source + c * maps.channel_stride, maps.channel_stride, channels,
-                 pixels, scratch.strip + v * pixels * lanes);
-      if (row >= 0 && c + lanes < geometry_.reduced) {
-        prefetch_rows(source + row + (c + lanes) * maps.channel_stride +
-                          std::max<std::int64_t>(columns.first, 0),
-                      maps.channel_stride,
-                      static_cast<int>(std::min(lanes, geometry_.reduced - c - lanes)), pixels);
-      }
+    const auto next = static_cast<int>(std::min(lanes, geometry_.reduced - c - channels));
+    const T* from = source + c * maps.channel_stride;
+    for (std::int64_t i = 0; i < strip_rows(stack.runs); ++i) {
+      const std::int64_t row = source_row(i);
+      fill_strip(columns, row, from, maps.channel_stride, channels, pixels,
+                 scratch.strip + i * strip_row);
+      if (row < 0) continue;
+      const std::int64_t begin = row + std::max<std::int64_t>(columns.first, 0);
+      prefetch_pixels(from + lanes * maps.channel_stride, maps.channel_stride, next, begin,
+                      begin + pixels);
     }
-    in.channels = lanes;
-    in.transformed = transformed + c;
-    form_.input(in);
+    for (std::int64_t r = 0; r < stack.runs; ++r) {
+      in.source = scratch.strip + r * outputs * strip_row;
+      in.transformed = transformed + r * stack.top.count * in.tile_stride + c;
+      form_.input(in);
+    }
   }
 }
 

@@ -38,10 +38,19 @@ class SourceTransform {
  private:
   static constexpr int kMostTileRows = 8;
 
+  /// Runs below one another, in channels_first: the first tile of the first of them, how many they
+  /// are, and the rows of outputs in tiles of the last one.
+  struct Stack {
+    TileRun top;
+    std::int64_t first, runs, bottom_outputs;
+  };
+
+  bool lies_below(const Stack& stack, const TileRun& run) const noexcept;
+  std::int64_t strip_rows(std::int64_t runs) const noexcept;
   void transform_pixels(const Maps<const T>& maps, const TileRun& run, const ReducedTap& tap,
                         const T* source, WinogradInput<T> in,
                         const Scratch& scratch) const noexcept;
-  void transform_strips(const Maps<const T>& maps, const TileRun& run, const ReducedTap& tap,
+  void transform_strips(const Maps<const T>& maps, const Stack& stack, const ReducedTap& tap,
                         const T* source, WinogradInput<T> in,
                         const Scratch& scratch) const noexcept;
   void fill_strip(const TileRuns::Columns& columns, std::int64_t row, const T* source,
@@ -57,7 +66,7 @@ class SourceTransform {
   const WinogradForm<T>& form_;
   TileRuns runs_;
   std::int64_t tap_row_;
-  std::int64_t longest_run_, strip_elements_ = 0;
+  std::int64_t longest_run_, most_stacked_ = 1, strip_elements_ = 0;
 };
 
 }  // namespace convolith

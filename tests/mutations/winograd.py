@@ -74,6 +74,21 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/source_transform.cpp": (
         (
+            "const std::int64_t above = «std::min(i / outputs, stack.runs - 1)»;",
+            "i / outputs",
+            "the last rows of a stack are counted from a run that is not there",
+        ),
+        (
+            "run.width.first == top.width.first && «run.count == top.count» &&",
+            "true",
+            "a shorter run is stacked below a longer one",
+        ),
+        (
+            "«stack.bottom_outputs = run.height.count;»",
+            "",
+            "the last run of a stack is taken for a whole one",
+        ),
+        (
             "begin = std::clamp<std::int64_t>(«-columns.first», 0, wanted);",
             "-columns.first - 1",
             "a column in front of a row is loaded",
