@@ -80,6 +80,8 @@ class DepthwiseAlgorithm final : public Algorithm {
     // lane, several outputs of a channel a pass each.
     double multiply_adds = by_channels ? 1 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
+    // Pixels of less than a vector are loaded and stored in part.
+    if (problem.layout == Layout::channels_last && extent < lanes) multiply_adds *= 0.2;
     if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
     // Cycles for a vector that is transposed, with its load and store.
     constexpr double kShuffles = 6;

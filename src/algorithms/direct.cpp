@@ -421,7 +421,7 @@ class Direct final : public Algorithm {
       efficiency = 0.25 * std::min(1.0, static_cast<double>(channels) / 8);
     } else if (is_depthwise(problem)) {
       extent = problem.out_channels;
-      efficiency = 0.2;  // two loads for each multiply-add
+      efficiency = 0.35;  // two loads for each multiply-add
     }
     double sum_cycles = 0;
     if (problem.direction == Direction::backward_weight) {
