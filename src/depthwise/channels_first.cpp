@@ -99,8 +99,8 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
   bool reads_in_place(const DepthwisePhase<T>& plan) const noexcept {
     constexpr std::int64_t kMostColumns = 4096;
     const AxisPhase& width = plan.phase.axes[2];
-    if (!kernels_.reads_in_place || plan.kernel == 0 || source_pixels_[2] > kMostColumns)
-      return false;
+    if (plan.kernel == 0 || plan.kernel != kernels_.kernel_in_place) return false;
+    if (source_pixels_[2] > kMostColumns) return false;
     if (problem_.padding_mode != PaddingMode::zeros) return false;
     return width.source_step == plan.height.stride() &&
            width.taps[1].offset - width.taps[0].offset == 1;

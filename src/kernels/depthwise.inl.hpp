@@ -262,8 +262,9 @@ CONVOLITH_INLINE LaneSet columns_inside(std::int64_t column, std::int64_t column
   return lanes_between(begin < end ? begin : end, end);
 }
 
-/// Rows are read in place where a load leaves out lanes at no cost.
-constexpr bool kReadsInPlace = kVectorBytes == 64;
+/// The extent of the kernels whose rows are read in place, where a load leaves out lanes at no
+/// cost; larger ones do no better so. 0: none.
+constexpr int kKernelInPlace = kVectorBytes == 64 ? 3 : 0;
 
 /// The lanes in which loads of rows in place find pixels. Taps touch: all those of stride 1 share
 /// what they load, and two neighbouring ones of stride 2.
@@ -286,11 +287,7 @@ struct TileBorder {
 };
 
 /// Of packed rows.
-template <class T>
-struct NoBorder {
-  NoBorder() = default;
-  NoBorder(const DepthwiseRows<T>&, std::int64_t) {}
-};
+struct NoBorder {};
 
 /// The pixels under the taps of a row of a tile: of packed rows, or in place.
 template <class T, int kKernel, int kStride, int kVectors, class Border>
@@ -345,6 +342,7 @@ struct RowPixels<T, kKernel, kStride, kVectors, TileBorder<T, kKernel, kStride, 
 
 template <class T, int kKernel, int kStride>
 struct FixedRows {
+  static constexpr bool kReadsInPlace = kKernel == kKernelInPlace;
   static constexpr int kMostRows[] = {depthwise_tile_rows(kKernel, 1),
                                       depthwise_tile_rows(kKernel, 2)};
 
@@ -400,14 +398,12 @@ struct FixedRows {
 /// Any kernel: rows of the kernel one after the other.
 template <class T>
 struct AnyRows {
+  static constexpr bool kReadsInPlace = false;
   static constexpr int kMostRows[] = {4, kManyRegisters ? 4 : 2};
-
-  template <int>
-  using Border = NoBorder<T>;
 
   template <int kRows, int kVectors>
   static void tile(const DepthwiseRows<T>& p, std::int64_t row, std::int64_t column, int last,
-                   const NoBorder<T>&) {
+                   const NoBorder&) {
     Vec<T> sum[kRows][kVectors], total[kRows][kVectors] = {};
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < kVectors; ++v) sum[r][v] = broadcast(p.bias);
@@ -504,14 +500,14 @@ struct RowTiles {
 
   template <int kVectors>
   static void strip(const DepthwiseRows<T>& p, std::int64_t column, int last) {
-    if constexpr (kReadsInPlace) {
+    if constexpr (Kernel::kReadsInPlace) {
       if (p.packed == nullptr) {
         using Border = typename Kernel::template Border<kVectors>;
         Strip<kVectors, Border>::run(p, column, last, Border(p, column));
         return;
       }
     }
-    Strip<kVectors, NoBorder<T>>::run(p, column, last, {});
+    Strip<kVectors, NoBorder>::run(p, column, last, {});
   }
 
   static void run(const DepthwiseRows<T>& p) {

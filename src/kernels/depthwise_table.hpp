@@ -118,10 +118,10 @@ struct DepthwiseFlat {
 template <class T>
 struct DepthwiseKernels {
   int roll_rows[3];  ///< most output rows of a roll, for 3, 5 and 7
-  bool reads_in_place;  ///< whether `rows` does so faster than it packs
+  int kernel_in_place;  ///< extent of the fixed kernel whose rows may stay in place; 0: none
   void (*roll)(const DepthwiseRoll<T>& roll, int kernel);
   void (*blocks)(const DepthwiseBlocks<T>& blocks);
-  /// `kernel` is the extent of a fixed kernel, or 0 for any, which reads packed rows alone.
+  /// `kernel` is the extent of a fixed kernel, or 0 for any.
   void (*rows)(const DepthwiseRows<T>& rows, int kernel);
   void (*flat)(const DepthwiseFlat<T>& flat);
 };

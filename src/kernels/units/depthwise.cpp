@@ -7,7 +7,7 @@ namespace {
 template <class T>
 constexpr DepthwiseKernels<T> depthwise_kernels = {
     .roll_rows = {depthwise_roll_rows(3), depthwise_roll_rows(5), depthwise_roll_rows(7)},
-    .reads_in_place = kReadsInPlace,
+    .kernel_in_place = kKernelInPlace,
     .roll = depthwise_roll<T>,
     .blocks = depthwise_blocks<T>,
     .rows = depthwise_rows<T>,
