@@ -157,6 +157,14 @@ RowPacking row_packing(const DensePhase& phase, std::int64_t lanes) {
   return packing;
 }
 
+RowPacking rows_in_place(const DensePhase& phase) {
+  const AxisPhase& width = phase.phase.axes[2];
+  RowPacking packing{};
+  packing.blocks.push_back({0, width.count, 0, 0});
+  for (const AxisPhase::Tap& tap : width.taps) packing.tap_columns.push_back(tap.offset);
+  return packing;
+}
+
 FlatPlane flat_plane(const DensePhase& phase, std::int64_t lanes) {
   constexpr std::int64_t kMostTaps = 64;
   const auto& axes = phase.phase.axes;

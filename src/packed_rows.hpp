@@ -84,6 +84,9 @@ struct RowPacking {
 
 RowPacking row_packing(const DensePhase& phase, std::int64_t lanes);
 
+/// The same of rows that stay where they lie: one block, and nothing to pack.
+RowPacking rows_in_place(const DensePhase& phase);
+
 /// A plane so narrow that its outputs do better one row behind the other: output (h, w) of a
 /// vector's lane h * pitch + w sums packed[tap_places[t] + lane].
 struct FlatPlane {

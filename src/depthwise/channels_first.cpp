@@ -108,14 +108,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
 
   void plan_rows(const DepthwisePhase<T>& plan, std::int64_t packed_most, Tiles& tiles) const {
     const DenseAxis& height = plan.height;
-    tiles.packing = row_packing(plan, table_.lanes);
-    if (tiles.in_place) {
-      tiles.packing.stride = 0;
-      tiles.packing.tap_columns.clear();
-      for (const AxisPhase::Tap& tap : plan.phase.axes[2].taps) {
-        tiles.packing.tap_columns.push_back(tap.offset);
-      }
-    }
+    tiles.packing = tiles.in_place ? rows_in_place(plan) : row_packing(plan, table_.lanes);
     // As many output rows as fit with what they read.
     const std::int64_t planes = std::max<std::int64_t>(1, plan.depth.taps());
     const std::int64_t source_row = tiles.in_place ? source_pixels_[2] : tiles.packing.stride;
@@ -166,7 +159,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     p.output_row_stride = plan.height.class_step() * axes[1].step * destination_[2];
     p.output_column_stride = axes[2].step;
     p.store = store_;
-    if (!tiles.in_place) std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
+    std::fill(p.packed, p.packed + tiles.packed_elements, T(0));
     const std::int64_t pieces = tiles.pieces();
     const auto column_blocks = static_cast<std::int64_t>(tiles.packing.blocks.size());
     for (std::int64_t unit = units.begin; unit < units.end; ++unit) {

@@ -162,6 +162,12 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
   const std::int64_t columns = divide_up(destinations_[2], column_unit_);
   const auto terms = static_cast<double>(std::max<std::int64_t>(1, panel_elements_ / panel_width_));
+  // Of a thread: pixels, panels that it multiplies with and panels that it fetches.
+  const auto cost_of = [&](double pixels, double panels, double fetched, bool shares_pixels,
+                           double lines) {
+    return pixels * panels + fetched * tile_pixels_ + (in_place_ ? pixels / 4 : pixels) +
+           (shares_pixels ? pixels / 2 : 0) + lines * kLine / terms;
+  };
   Parts best;
   double best_cost = -1;
   for (int g = 1; g <= std::min<std::int64_t>(threads_, problem_.groups); ++g) {
@@ -176,9 +182,7 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
         const double panels = channels / panel_width_;
         const double lines = c > 1 && !channels_last_ ? share_rows * channels : 0;
         const double cost = static_cast<double>(divide_up(problem_.groups, g)) *
-                            (pixels * panels + panels * tile_pixels_ +
-                             (in_place_ ? pixels / 4 : pixels) +
-                             (channels_last_ && p > 1 ? pixels / 2 : 0) + lines * kLine / terms);
+                            cost_of(pixels, panels, panels, channels_last_ && p > 1, lines);
         if (best_cost < 0 || cost < best_cost) {
           best_cost = cost;
           best = {g, r, c, p};
@@ -190,9 +194,8 @@ typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
   const double pixels = static_cast<double>(rows * columns * column_unit_);
   const double panels = static_cast<double>(divide_up(2 * panels_, threads_)) / 2;
   const double lines = static_cast<double>(rows * panel_width_);
-  const double cost =
-      static_cast<double>(problem_.groups) *
-      (pixels * panels + (panels + 1) * tile_pixels_ + pixels / 4 + lines * kLine / terms);
+  const double cost = static_cast<double>(problem_.groups) *
+                      cost_of(pixels, panels, panels + 1, false, lines);
   if (cost < best_cost) best = {1, 1, 1, static_cast<int>(panels_)};
   return best;
 }

@@ -38,16 +38,14 @@ SourceTransform<T>::SourceTransform(const ConvProblem& problem, const WinogradGe
   // Strips of pixels of one vector of channels: long ones read whole pieces of rows.
   const WinogradAxis& width = geometry.axes[2];
   const std::int64_t lanes = kernels_.lanes, rows = runs_.rows();
-  const std::int64_t fitting = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T)) /
-                               (lanes * rows * strip_step());
+  const auto budget = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T));
+  const std::int64_t fitting = budget / (lanes * rows * strip_step());
   longest_run_ = std::clamp<std::int64_t>((fitting - width.tile_inputs) / width.tile_outputs + 1, 1,
                                           width.tiles());
   const std::int64_t row = strip_pixels(longest_run_) * lanes;
   const WinogradAxis& height = geometry.axes[1];
   if (geometry.row_axis == 1 && height.dilation == 1 && width.dilation == 1) {
-    const std::int64_t fitting_rows = static_cast<std::int64_t>(machine.l2_bytes / 8 / sizeof(T)) /
-                                      row;
-    most_stacked_ = std::clamp<std::int64_t>((fitting_rows - rows) / height.tile_outputs + 1, 1,
+    most_stacked_ = std::clamp<std::int64_t>((budget / row - rows) / height.tile_outputs + 1, 1,
                                              height.tiles());
   }
   strip_elements_ = strip_rows(most_stacked_) * row;
