@@ -64,14 +64,13 @@ class FftAlgorithm final : public Algorithm {
     const std::optional<FftTiling> tiling = dimensions.choose(machine, &reason);
     const double maps_bytes = static_cast<double>(problem.x_size() + problem.y_size()) *
                               static_cast<double>(size_of(problem.dtype));
-    constexpr double kForkJoin = 6e-6, kElementCycles = 3;
+    constexpr double kForkJoin = 6e-6;
     // Pixels of less than a vector are taken apart and put together channel by channel.
     const bool apart = problem.layout == Layout::channels_last && problem.groups > 1 &&
                        problem.in_channels < lanes_of(problem.dtype, machine);
     const double elements = apart ? static_cast<double>(problem.x_size() + problem.y_size()) : 0;
     return kForkJoin + dimensions.seconds(*tiling, machine) +
-           maps_bytes / machine.bytes_per_second +
-           elements * kElementCycles / machine.cycles_per_second;
+           maps_bytes / machine.bytes_per_second + gathering_seconds(elements, machine);
   }
 
   double packing_cost(const ConvProblem& problem, const Machine& machine) const override {

@@ -117,7 +117,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
     // Each group of a sample is packed, multiplied and brought home by itself.
-    constexpr double kCall = 2e-7, kGroup = 4e-7, kElementCycles = 3;
+    constexpr double kCall = 2e-7, kGroup = 4e-7;
     // Groups of one channel are taken out of channels_last element by element.
     const bool apart = problem.layout == Layout::channels_last && problem.groups > 1 &&
                        problem.in_channels_per_group() == 1;
@@ -126,7 +126,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     return problem.flops() * share_computed(problem) * std::min(costs.channels, costs.pixels) /
                (machine.flops_per_second[wide] * 0.95) +
            bytes / (4 * machine.bytes_per_second) + kCall + kGroup * further_groups +
-           elements * kElementCycles / machine.cycles_per_second;
+           gathering_seconds(elements, machine);
   }
 
   double packing_cost(const ConvProblem& problem, const Machine& machine) const override {

@@ -58,4 +58,11 @@ inline double packing_seconds(double bytes, const Machine& machine) noexcept {
   return bytes / ((cached ? 2.5 : 0.7) * machine.bytes_per_second);
 }
 
+/// Seconds on one core of taking channels out of pixels element by element, and putting them
+/// together again. Fitted.
+inline double gathering_seconds(double elements, const Machine& machine) noexcept {
+  constexpr double kElementCycles = 3;
+  return elements * kElementCycles / machine.cycles_per_second;
+}
+
 }  // namespace convolith
