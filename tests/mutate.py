@@ -43,6 +43,8 @@ TESTS = {
     "src/gemm/thin": TRAINING,
     "src/gemm/": ("test_gemm.py", *CONVOLUTION),
     "src/kernels/gemm": ("test_gemm.py", *TRAINING, *CONVOLUTION),
+    "src/column_sums/": ("test_column_sums.py", *CONVOLUTION),
+    "src/kernels/column_sums": ("test_column_sums.py", *CONVOLUTION),
     "src/stride_two/": ("test_stride_two.py", *CONVOLUTION),
     "src/kernels/stride_two": ("test_stride_two.py", *CONVOLUTION),
     "src/bias_gradient": ("test_grid.py::test_bias_gradient",),

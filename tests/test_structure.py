@@ -36,6 +36,7 @@ CPP_LAYERS = (
     "src/implicit_gemm",
     "src/winograd",
     "src/fft",
+    "src/column_sums",
     "src/depthwise",
     "src/grouped",
     "src/stride_two",

@@ -1,5 +1,6 @@
 // Depthwise convolution: every output channel reads one input channel, so that memory is what
-// counts. Each layout has an execution of its own, in depthwise/.
+// counts. Each layout has an execution of its own, in depthwise/; most squares of stride 1 in
+// channels_first are column sums.
 //
 // Backward-input is a forward for each residue of the stride; of stride 2, kernels of its own
 // mostly do all residues together.
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "arithmetic.hpp"
+#include "column_sums/column_sums.hpp"
 #include "convolith/algorithm.hpp"
 #include "depthwise/execution.hpp"
 #include "narrow_gradient.hpp"
@@ -65,12 +67,14 @@ class DepthwiseAlgorithm final : public Algorithm {
       return narrow_gradient_cost(problem, machine);
     }
     const int lanes = lanes_of(problem.dtype, machine);
-    const bool transposes = problem.layout == Layout::channels_first &&
+    const bool by_columns = sums_columns(problem, machine);
+    const bool transposes = problem.layout == Layout::channels_first && !by_columns &&
                             is_worth_transposing(problem, machine);
     const bool by_channels = problem.layout == Layout::channels_last || transposes;
-    const std::int64_t pixels =
-        is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
-    const std::int64_t extent = by_channels ? problem.out_channels : pixels;
+    const Extents pixels = destination_extents(problem);
+    const std::int64_t extent = by_channels  ? problem.out_channels
+                                : by_columns ? pixels[1] * pixels[2]
+                                             : pixels[2];
     const double filled =
         static_cast<double>(extent) / static_cast<double>(round_up(extent, lanes));
     const auto elements = static_cast<double>(problem.x_size() + problem.y_size());
@@ -78,11 +82,11 @@ class DepthwiseAlgorithm final : public Algorithm {
     constexpr double kForkJoin = 1e-6;
     // Packed rows cost more than pixels whose channels touch, steps of 3 and more a load for each
     // lane, several outputs of a channel a pass each.
-    double multiply_adds = by_channels ? 1 : 0.6;  // a cycle
+    double multiply_adds = by_channels ? 1 : by_columns ? 0.8 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
     // Pixels of less than a vector are loaded and stored in part.
     if (problem.layout == Layout::channels_last && extent < lanes) multiply_adds *= 0.2;
-    if (problem.out_channels_per_group() > 1) multiply_adds *= 0.5;
+    if (problem.out_channels_per_group() > 1 && !by_columns) multiply_adds *= 0.5;
     // Cycles for a vector that is transposed, with its load and store.
     constexpr double kShuffles = 6;
     const double shuffles = transposes ? kShuffles * elements / (lanes * machine.cycles_per_second)
@@ -108,6 +112,7 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_narrow_gradient(problem, machine, threads);
     }
+    if (sums_columns(problem, machine)) return make_column_sums(problem, machine, threads);
     if (is_stride_two(problem, machine)) return make_stride_two(problem, machine, threads);
     if (problem.layout == Layout::channels_last) {
       return make_depthwise_channels_last(problem, machine, threads);

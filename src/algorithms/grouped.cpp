@@ -1,5 +1,6 @@
 // Convolution in groups of few channels, too few to fill a vector or a panel of weights. Each
-// layout has an execution of its own, in grouped/.
+// layout has an execution of its own, in grouped/; most squares of stride 1 in channels_first are
+// column sums.
 //
 // Backward-input is a forward with transposed weights for each residue of the stride; of stride 2,
 // kernels of its own mostly do all residues together.
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "arithmetic.hpp"
+#include "column_sums/column_sums.hpp"
 #include "convolith/algorithm.hpp"
 #include "grouped/execution.hpp"
 #include "narrow_gradient.hpp"
@@ -65,8 +67,9 @@ class GroupedAlgorithm final : public Algorithm {
     }
     const bool wide = problem.dtype == DType::float64;
     const int lanes = lanes_of(problem.dtype, machine);
-    const std::int64_t pixels =
-        is_adjoint(problem) ? problem.windows[2].input : problem.windows[2].output;
+    const Extents extents = destination_extents(problem);
+    const std::int64_t pixels = sums_columns(problem, machine) ? extents[1] * extents[2]
+                                                               : extents[2];
     const std::int64_t group = problem.in_channels_per_group();
     double filled = 0;
     if (problem.layout == Layout::channels_first) {
@@ -100,6 +103,7 @@ class GroupedAlgorithm final : public Algorithm {
     if (problem.direction == Direction::backward_weight) {
       return make_narrow_gradient(problem, machine, threads);
     }
+    if (sums_columns(problem, machine)) return make_column_sums(problem, machine, threads);
     if (is_stride_two(problem, machine)) return make_stride_two(problem, machine, threads);
     if (problem.layout == Layout::channels_last) {
       return make_grouped_channels_last(problem, machine, threads);

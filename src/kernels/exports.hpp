@@ -8,6 +8,8 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 
 extern const KernelTable kernel_table;
+extern const ColumnSumsKernels<float> column_sums_float32;
+extern const ColumnSumsKernels<double> column_sums_float64;
 extern const DepthwiseKernels<float> depthwise_float32;
 extern const DepthwiseKernels<double> depthwise_float64;
 extern const FftKernels<float> fft_float32;

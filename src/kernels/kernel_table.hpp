@@ -12,6 +12,8 @@
 namespace convolith {
 
 template <class T>
+struct ColumnSumsKernels;
+template <class T>
 struct DepthwiseKernels;
 template <class T>
 struct GroupedKernels;
@@ -235,6 +237,7 @@ struct Kernels {
   /// Sum of count elements that lie stride apart; no chain of more than 512 additions.
   T (*sum)(std::int64_t count, const T* source, std::int64_t stride);
 
+  const ColumnSumsKernels<T>* column_sums;
   const DepthwiseKernels<T>* depthwise;
   const FftKernels<T>* fft;
   const GroupedKernels<T>* grouped;

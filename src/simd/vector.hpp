@@ -192,26 +192,41 @@ CONVOLITH_INLINE void store_partial(T* p, Vec<T> v, int count) {
 #endif
 }
 
-/// Some lanes of a load, a bit each.
+/// Some lanes, a bit each.
 struct LaneSet {
   unsigned bits;
 };
+
+/// All bits of those lanes.
+template <class T>
+CONVOLITH_INLINE Mask<T> mask_of(LaneSet lanes) {
+  Mask<T> bit;
+  for (int i = 0; i < kLanes<T>; ++i) bit[i] = 1 << i;
+  return ((Mask<T>{} + static_cast<typename VectorTypes<T>::Integer>(lanes.bits)) & bit) != 0;
+}
 
 CONVOLITH_INLINE LaneSet lanes_between(int begin, int end) {
   return {((1u << end) - 1) & ~((1u << begin) - 1)};
 }
 
 /// Those lanes from memory, zeros in the others, which are not touched, so that p itself may lie
-/// outside an array. Slow without AVX-512.
+/// outside an array. Slow without AVX2.
 template <class T>
 CONVOLITH_INLINE Vec<T> load_lanes(const T* p, LaneSet lanes) {
-#if defined(__AVX512F__)
-  for (int i = 0; i < kLanes<T>; ++i)
+  for (int i = 0; i < kLanes<T>; ++i) {
     show_elements(p, i, i + static_cast<int>(lanes.bits >> i & 1));
+  }
+#if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes.bits), p);
   } else {
     return _mm512_maskz_loadu_pd(static_cast<__mmask8>(lanes.bits), p);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_maskload_ps(p, (__m256i)mask_of<T>(lanes));
+  } else {
+    return _mm256_maskload_pd(p, (__m256i)mask_of<T>(lanes));
   }
 #else
   Vec<T> v{};
@@ -496,6 +511,22 @@ CONVOLITH_INLINE V multiply_add(V a, V b, V c) {
 template <class T>
 CONVOLITH_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return (Vec<T>)((mask & (Mask<T>)a) | (~mask & (Mask<T>)b));
+}
+
+/// a + b in some lanes, a in the others.
+template <class T>
+CONVOLITH_INLINE Vec<T> add_lanes(Vec<T> a, Vec<T> b, LaneSet lanes) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_add_ps(a, static_cast<__mmask16>(lanes.bits), a, b);
+  } else {
+    return _mm512_mask_add_pd(a, static_cast<__mmask8>(lanes.bits), a, b);
+  }
+#else
+  // A mask costs more than a branch, and most sets are whole.
+  if (lanes.bits == lanes_between(0, kLanes<T>).bits) return a + b;
+  return select<T>(mask_of<T>(lanes), a + b, a);
+#endif
 }
 
 /// Whether a lane is subnormal; no, where the ISA does not tell in one instruction.

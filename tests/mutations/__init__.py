@@ -8,6 +8,7 @@ only in that there is some.
 from __future__ import annotations
 
 from mutations import (
+    column_sums,
     depthwise,
     direct,
     fft,
@@ -29,6 +30,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     **implicit_gemm.MUTATIONS,
     **winograd.MUTATIONS,
     **fft.MUTATIONS,
+    **column_sums.MUTATIONS,
     **depthwise.MUTATIONS,
     **grouped.MUTATIONS,
     **stride_two.MUTATIONS,

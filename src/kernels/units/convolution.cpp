@@ -15,15 +15,12 @@ namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
-                                const FftKernels<T>& fft,
-                                const GroupedKernels<T>& grouped,
-                                const NarrowGradientKernels<T>& narrow_gradient,
-                                const PoolingKernels<T>& pooling,
-                                const TrainingKernels<T>& training,
-                                const WeightGemmKernels<T>& weight_gemm,
-                                const WinogradKernels<T>& winograd,
-                                const WinogradGradientKernels<T>& winograd_gradient) {
+constexpr Kernels<T> kernels_of(
+    const ColumnSumsKernels<T>& column_sums, const DepthwiseKernels<T>& depthwise,
+    const FftKernels<T>& fft, const GroupedKernels<T>& grouped,
+    const NarrowGradientKernels<T>& narrow_gradient, const PoolingKernels<T>& pooling,
+    const TrainingKernels<T>& training, const WeightGemmKernels<T>& weight_gemm,
+    const WinogradKernels<T>& winograd, const WinogradGradientKernels<T>& winograd_gradient) {
   return {
       .lanes = kLanes<T>,
       .tile_rows = kTileRows,
@@ -55,6 +52,7 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
       .epilogue = epilogue<T>,
       .add = add<T>,
       .sum = sum<T>,
+      .column_sums = &column_sums,
       .depthwise = &depthwise,
       .fft = &fft,
       .grouped = &grouped,
@@ -73,14 +71,14 @@ constexpr Kernels<T> kernels_of(const DepthwiseKernels<T>& depthwise,
 constexpr KernelTable kernel_table = {
     .isa = CONVOLITH_ISA_STRING,
     .vector_bytes = kVectorBytes,
-    .float32 = kernels_of<float>(depthwise_float32, fft_float32, grouped_float32,
-                                 narrow_gradient_float32, pooling_float32, training_float32,
-                                 weight_gemm_float32, winograd_float32,
+    .float32 = kernels_of<float>(column_sums_float32, depthwise_float32, fft_float32,
+                                 grouped_float32, narrow_gradient_float32, pooling_float32,
+                                 training_float32, weight_gemm_float32, winograd_float32,
                                  winograd_gradient_float32),
-    .float64 = kernels_of<double>(depthwise_float64, fft_float64, grouped_float64,
-                                 narrow_gradient_float64, pooling_float64, training_float64,
-                                 weight_gemm_float64, winograd_float64,
-                                 winograd_gradient_float64),
+    .float64 = kernels_of<double>(column_sums_float64, depthwise_float64, fft_float64,
+                                  grouped_float64, narrow_gradient_float64, pooling_float64,
+                                  training_float64, weight_gemm_float64, winograd_float64,
+                                  winograd_gradient_float64),
 };
 
 }  // namespace convolith::CONVOLITH_ISA_NAMESPACE

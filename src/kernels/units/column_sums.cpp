@@ -1,0 +1,18 @@
+#include "kernels/column_sums.inl.hpp"
+#include "kernels/exports.hpp"
+
+namespace convolith::CONVOLITH_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+constexpr ColumnSumsKernels<T> column_sums_kernels = {
+    .outputs = kColumnSumsOutputs,
+    .run = column_sums<T>,
+};
+
+}  // namespace
+
+constexpr ColumnSumsKernels<float> column_sums_float32 = column_sums_kernels<float>;
+constexpr ColumnSumsKernels<double> column_sums_float64 = column_sums_kernels<double>;
+
+}  // namespace convolith::CONVOLITH_ISA_NAMESPACE

@@ -1,0 +1,44 @@
+"""Stride 1 in channels_first with rows of outputs as long as those of the source, in groups of few
+channels: sums of kernel columns over planes as they lie."""
+
+from __future__ import annotations
+
+import pytest
+from problems import check_everywhere, parse
+
+# Rows shorter than a vector, of whole vectors and neither; planes that end within a vector, without
+# a vector that padding above and below does not reach, and of several pieces; other padding above
+# than below, none, and more than the kernel; planes of a depth, of which some or all but one lie in
+# padding; odd groups; many channels of one plane, and several outputs of a channel.
+PROBLEMS = (
+    "conv2d n2 c19 i7x7 k19 f3 p1 g19",
+    "conv2d n2 c9 i1x1 k9 f3 p1 g9",
+    "conv2d n2 c4 i5x1 k4 f3 p1 g4",
+    "conv2d n1 c3 i1x40 k3 f3 p1 g3",
+    "conv2d n1 c2 i2x3 k2 f7 p3 g2",
+    "conv2d n2 c5 i14x13 k5 f3 p1 g5",
+    "conv2d n1 c2 i11x32 k2 f3 p1 g2",
+    "conv2d n2 c2 i90x94 k2 f3 p1 g2",
+    "conv2d n1 c1 i130x131 k1 f5 p2 g1",
+    "conv2d n1 c3 i16x18 k3 f5 p2 g3",
+    "conv2d n1 c3 i9x35 k3 f7 p3 g3",
+    "conv2d n2 c3 i12x19 k3 f3 p0:2x1 g3",
+    "conv2d n1 c3 i12x17 k3 f5 p0x2 g3",
+    "conv2d n1 c3 i4x10 k3 f3 p5x1 g3",
+    "conv3d n2 c4 i4x6x7 k4 f3 p1 g4",
+    "conv3d n1 c3 i1x9x11 k3 f3 p1 g3",
+    "conv3d n1 c3 i5x4x18 k3 f2x3x3 s2x1x1 p2x1x1 g3",
+    "conv2d n1 c3 i9x11 k9 f3 p1 g3",
+    "conv2d n2 c2 i8x21 k8 f5 p2 g2",
+    "conv2d n2 c12 i9x14 k12 f3 p1 g4",
+    "conv2d n1 c16 i6x19 k16 f3 p1 g2",
+    "conv2d n1 c8 i12x12 k8 f7 p3 g2",
+    "conv3d n1 c6 i3x5x9 k6 f3 p1 g3",
+)
+
+
+@pytest.mark.parametrize("words", ["", "bias relu6", "bias residual relu", "backward_input bias"])
+@pytest.mark.parametrize("text", PROBLEMS)
+def test_columns(text: str, words: str) -> None:
+    number = PROBLEMS.index(text)
+    assert check_everywhere(parse(f"{text} channels_first {words}"), seed=number, turn=number)
