@@ -266,24 +266,19 @@ CONVOLITH_INLINE LaneSet columns_inside(std::int64_t column, std::int64_t column
 /// cost; larger ones do no better so. 0: none.
 constexpr int kKernelInPlace = kVectorBytes == 64 ? 3 : 0;
 
-/// The lanes in which loads of rows in place find pixels. Taps touch: all those of stride 1 share
-/// what they load, and two neighbouring ones of stride 2.
-template <class T, int kKernel, int kStride, int kVectors>
+/// The lanes in which loads of rows in place find pixels. Taps touch, and share what they load.
+template <class T, int kStride, int kVectors>
 struct TileBorder {
-  static constexpr int kSharing = kStride == 2 ? 2 : kKernel;
-  static constexpr int kSets = (kKernel + kSharing - 1) / kSharing;
-  static constexpr int kLoads = kStride == 2 ? 2 * kVectors : kVectors + 1;
+  static constexpr int kLoads = kStride * kVectors + 1;
 
   TileBorder(const DepthwiseRows<T>& p, std::int64_t column) {
-    for (int set = 0; set < kSets; ++set) {
-      const std::int64_t first = kStride * column + p.tap_columns[set * kSharing];
-      for (int v = 0; v < kLoads; ++v) {
-        lanes[set][v] = columns_inside<T>(first + v * kLanes<T>, p.source_columns);
-      }
+    const std::int64_t first = kStride * column + p.tap_columns[0];
+    for (int v = 0; v < kLoads; ++v) {
+      lanes[v] = columns_inside<T>(first + v * kLanes<T>, p.source_columns);
     }
   }
 
-  LaneSet lanes[kSets][kLoads];
+  LaneSet lanes[kLoads];
 };
 
 /// Of packed rows.
@@ -304,40 +299,48 @@ struct RowPixels {
   std::int64_t first;
 };
 
-template <class T, int kKernel, int kStride, int kVectors>
-struct RowPixels<T, kKernel, kStride, kVectors, TileBorder<T, kKernel, kStride, kVectors>> {
-  using Border = TileBorder<T, kKernel, kStride, kVectors>;
+template <class T, int kStride, int kVectors>
+struct RowPixels<T, kKernelInPlace, kStride, kVectors, TileBorder<T, kStride, kVectors>> {
+  using Border = TileBorder<T, kStride, kVectors>;
 
   CONVOLITH_INLINE RowPixels(const DepthwiseRows<T>& p, std::int64_t column, const Border& b)
       : first(kStride * column + p.tap_columns[0]), border(b) {}
 
   CONVOLITH_INLINE void load_tap(const T* row, int tap, Vec<T> (&x)[kVectors]) {
-    if (tap % Border::kSharing == 0) {
-      CONVOLITH_UNROLL(4)
+    if (tap == 0) {
+      CONVOLITH_UNROLL(8)
       for (int v = 0; v < Border::kLoads; ++v) {
-        loaded[v] =
-            load_lanes(row + first + tap + v * kLanes<T>, border.lanes[tap / Border::kSharing][v]);
+        loaded[v] = load_lanes(row + first + v * kLanes<T>, border.lanes[v]);
+      }
+      if (kStride == 2) {
+        CONVOLITH_UNROLL(2)
+        for (int v = 0; v < kVectors; ++v) {
+          even[v] = every_second<T, 0>(loaded[2 * v], loaded[2 * v + 1]);
+        }
       }
     }
     CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) x[v] = vector_under<0>(tap % Border::kSharing, v);
+    for (int v = 0; v < kVectors; ++v) {
+      x[v] = kStride == 2 ? of_pairs(tap, v) : of_neighbours(tap, v);
+    }
   }
 
-  template <int kTap>
-  CONVOLITH_INLINE Vec<T> vector_under(int tap, int v) const {
-    if constexpr (kTap + 1 < Border::kSharing) {
-      if (tap > kTap) return vector_under<kTap + 1>(tap, v);
-    }
-    if constexpr (kStride == 2) {
-      return every_second<T, kTap>(loaded[2 * v], loaded[2 * v + 1]);
-    } else {
-      return neighbours<T, kTap>(loaded[v], loaded[v + 1]);
-    }
+  CONVOLITH_INLINE Vec<T> of_neighbours(int tap, int v) const {
+    if (tap == 0) return loaded[v];
+    return tap == 1 ? neighbours<T, 1>(loaded[v], loaded[v + 1])
+                    : neighbours<T, 2>(loaded[v], loaded[v + 1]);
+  }
+
+  /// The last tap of an output is the first one of the next.
+  CONVOLITH_INLINE Vec<T> of_pairs(int tap, int v) const {
+    if (tap == 0) return even[v];
+    if (tap == 1) return every_second<T, 1>(loaded[2 * v], loaded[2 * v + 1]);
+    return neighbours<T, 1>(even[v], v + 1 < kVectors ? even[v + 1] : loaded[2 * kVectors]);
   }
 
   std::int64_t first;
   const Border& border;
-  Vec<T> loaded[Border::kLoads];
+  Vec<T> loaded[Border::kLoads], even[kVectors];
 };
 
 template <class T, int kKernel, int kStride>
@@ -347,7 +350,7 @@ struct FixedRows {
                                       depthwise_tile_rows(kKernel, 2)};
 
   template <int kVectors>
-  using Border = TileBorder<T, kKernel, kStride, kVectors>;
+  using Border = TileBorder<T, kStride, kVectors>;
 
   template <int kRows, int kVectors, class Border>
   CONVOLITH_INLINE static void tile(const DepthwiseRows<T>& p, std::int64_t row,

@@ -43,9 +43,14 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "rows in place: the pixel behind the last is read",
         ),
         (
-            "return «every_second<T, kTap>(loaded[2 * v], loaded[2 * v + 1])»;",
+            "return «every_second<T, 1>(loaded[2 * v], loaded[2 * v + 1])»;",
             "every_second<T, 0>(loaded[2 * v], loaded[2 * v + 1])",
-            "rows in place, stride 2: odd taps read what even ones do",
+            "rows in place, stride 2: the second tap reads what the first does",
+        ),
+        (
+            "v + 1 < kVectors ? even[v + 1] : «loaded[2 * kVectors]»);",
+            "even[v]",
+            "rows in place, stride 2: the last tap of a tile's last output is its first",
         ),
         (
             "const std::int64_t c = «at + kLanes<T> <= p.channel_end ? at : "
