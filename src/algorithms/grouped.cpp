@@ -68,8 +68,8 @@ class GroupedAlgorithm final : public Algorithm {
     const bool wide = problem.dtype == DType::float64;
     const int lanes = lanes_of(problem.dtype, machine);
     const Extents extents = destination_extents(problem);
-    const std::int64_t pixels = sums_columns(problem, machine) ? extents[1] * extents[2]
-                                                               : extents[2];
+    const bool by_columns = sums_columns(problem, machine);
+    const std::int64_t pixels = by_columns ? extents[1] * extents[2] : extents[2];
     const std::int64_t group = problem.in_channels_per_group();
     double filled = 0;
     if (problem.layout == Layout::channels_first) {
@@ -82,7 +82,9 @@ class GroupedAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size());
     constexpr double kForkJoin = 1e-6;
-    const double share_of_peak = problem.layout == Layout::channels_last ? 0.9 : 0.75;
+    const double share_of_peak = problem.layout == Layout::channels_last ? 0.9
+                                 : by_columns                            ? 0.85
+                                                                         : 0.75;
     return std::max(problem.flops() / (machine.flops_per_second[wide] * share_of_peak * filled),
                     bytes / (2 * machine.bytes_per_second)) +
            kForkJoin;

@@ -19,6 +19,11 @@ DensePhase phase_of(const ConvProblem& problem) {
 }
 
 template <class T>
+int largest_kernel(const ColumnSumsKernels<T>& kernels, std::int64_t channels) {
+  return channels > 1 ? kernels.largest_together : kernels.largest;
+}
+
+template <class T>
 class ColumnSumsExecution final : public Execution {
  public:
   ColumnSumsExecution(const ConvProblem& problem, const Machine& machine, int threads)
@@ -31,6 +36,7 @@ class ColumnSumsExecution final : public Execution {
         produced_(adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group()),
         phase_(phase_of(problem)),
         kernel_(column_sums_kernel(phase_)),
+        outputs_(kernel_ <= kernels_.largest_together ? kernels_.outputs : 1),
         tables_(phase_, table_.lanes) {
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
@@ -51,8 +57,8 @@ class ColumnSumsExecution final : public Execution {
     const auto* group = static_cast<const T*>(weight);
     auto* target = static_cast<T*>(packed);
     for (std::int64_t g = 0; g < problem_.groups; ++g) {
-      for (std::int64_t m = 0; m < produced_; m += kernels_.outputs) {
-        const std::int64_t end = std::min<std::int64_t>(produced_, m + kernels_.outputs);
+      for (std::int64_t m = 0; m < produced_; m += outputs_) {
+        const std::int64_t end = std::min<std::int64_t>(produced_, m + outputs_);
         for (std::int64_t c = 0; c < reduced_; ++c) {
           target = pack_taps(group + c * reduced_stride, {m, end}, produced_stride, target);
         }
@@ -125,8 +131,8 @@ class ColumnSumsExecution final : public Execution {
     sums.output_channel_stride = call.output.channel_stride;
     sums.store = store_;
     T* output = call.output.sample(sample, channel) + place;
-    for (std::int64_t m = 0; m < produced_; m += kernels_.outputs) {
-      const std::int64_t outputs = std::min<std::int64_t>(produced_ - m, kernels_.outputs);
+    for (std::int64_t m = 0; m < produced_; m += outputs_) {
+      const std::int64_t outputs = std::min<std::int64_t>(produced_ - m, outputs_);
       sums.weight = call.packed + (channel + m) * reduced_ * sums.taps;
       sums.bias = call.bias != nullptr ? call.bias + channel + m : nullptr;
       sums.output = output + m * call.output.channel_stride;
@@ -149,7 +155,7 @@ class ColumnSumsExecution final : public Execution {
   bool adjoint_;
   std::int64_t reduced_, produced_;  ///< channels of a group
   DensePhase phase_;
-  int kernel_;
+  int kernel_, outputs_;  ///< outputs_: channels that are written together
   ColumnSumsTables tables_;
   bool second_pass_;
   SumStore<T> store_{};
@@ -158,15 +164,16 @@ class ColumnSumsExecution final : public Execution {
 }  // namespace
 
 bool sums_columns(const ConvProblem& problem, const Machine& machine) {
-  const KernelTable& kernels = *machine.kernels;
-  const int outputs = problem.dtype == DType::float32 ? kernels.float32.column_sums->outputs
-                                                      : kernels.float64.column_sums->outputs;
+  if (problem.layout != Layout::channels_first) return false;
   const std::int64_t channels = problem.in_channels_per_group();
-  if (problem.layout != Layout::channels_first || (channels > 1 && outputs == 1)) return false;
   if (problem.taps() * channels > kMaxChain || phases(problem).size() != 1) return false;
+  const KernelTable& kernels = *machine.kernels;
   const int kernel = column_sums_kernel(phase_of(problem));
+  const int largest = problem.dtype == DType::float32
+                          ? largest_kernel(*kernels.float32.column_sums, channels)
+                          : largest_kernel(*kernels.float64.column_sums, channels);
   // Sums come from a neighbouring vector at most.
-  return kernel > 0 && kernel / 2 <= lanes_of(problem.dtype, machine);
+  return kernel > 0 && kernel <= largest && kernel / 2 <= lanes_of(problem.dtype, machine);
 }
 
 std::unique_ptr<const Execution> make_column_sums(const ConvProblem& problem,

@@ -7,8 +7,8 @@
 namespace convolith {
 
 /// Whether a problem in channels_first, depthwise or in groups of few channels, can be done by
-/// column sums and gains by it: with a square kernel of 3, 5 or 7, of stride 1, and rows of
-/// outputs that are as long as those of the source.
+/// column sums and gains by it: with a square kernel of odd extent, not too large, of stride 1, and
+/// rows of outputs that are as long as those of the source.
 bool sums_columns(const ConvProblem& problem, const Machine& machine);
 
 /// Forward, or backward-input.

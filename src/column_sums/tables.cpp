@@ -27,7 +27,7 @@ std::uint16_t lanes_where(std::int64_t lanes, const Condition& holds) {
 int column_sums_kernel(const DensePhase& phase) {
   const AxisPhase &height = phase.phase.axes[1], &width = phase.phase.axes[2];
   const auto taps = static_cast<std::int64_t>(width.taps.size());
-  if (phase.mode != PaddingMode::zeros || (taps != 3 && taps != 5 && taps != 7)) return 0;
+  if (phase.mode != PaddingMode::zeros || taps < 3 || taps % 2 == 0) return 0;
   if (!rolls(width, taps) || !rolls(height, taps) || phase.phase.axes[0].step != 1) return 0;
   if (width.count != phase.extents[2] || width.taps[0].offset != -(taps / 2)) return 0;
   return static_cast<int>(taps);

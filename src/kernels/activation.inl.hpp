@@ -5,9 +5,6 @@
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/training_table.hpp"
 
-/// Of lambdas that are called once for whole vectors and once for the rest.
-#define CONVOLITH_INLINE_LAMBDA __attribute__((always_inline))
-
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 

@@ -9,6 +9,9 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
+// Of each column of the kernel and output, sums of two vectors are in registers.
+constexpr int kColumnSumsKernel = kManyRegisters ? 13 : 7;
+constexpr int kColumnSumsTogether = kManyRegisters ? 7 : 0;
 constexpr int kColumnSumsOutputs = kManyRegisters ? 2 : 1;
 
 /// The weights of one plane, in registers.
@@ -57,6 +60,7 @@ class PlaneColumns {
 
  private:
   static constexpr int kCentre = kKernel / 2;
+  static constexpr int kUnrolled = 5;  // larger kernels may have rows that lie all in padding
   static constexpr bool kHolds = kManyRegisters && kKernel == 3 && kOutputs == 1;
   static constexpr int kVectors = kKernel == 3 && !kHolds ? 2 : 1;  // that share a weight
 
@@ -69,7 +73,7 @@ class PlaneColumns {
   CONVOLITH_INLINE void start(Sums& sums) const {
     CONVOLITH_UNROLL(4)
     for (int m = 0; m < kOutputs; ++m) {
-      CONVOLITH_UNROLL(8)
+      CONVOLITH_UNROLL(16)
       for (int j = 0; j < kKernel; ++j) sums.of[m][j] = j == kCentre ? bias_[m] : zero<T>();
     }
   }
@@ -86,10 +90,10 @@ class PlaneColumns {
       if (p.channels == 1 && p.plane_count == 1) {
         const T* source = p.source + p.planes[0] + p.first_row;
         const HeldWeights<T, kKernel * kKernel> weights(p.weight + p.plane_taps[0]);
-        return roll([&](auto add_plane) { add_plane(source, weights); });
+        return roll([&](auto add_plane) CONVOLITH_INLINE_LAMBDA { add_plane(source, weights); });
       }
     }
-    roll([&](auto add_plane) {
+    roll([&](auto add_plane) CONVOLITH_INLINE_LAMBDA {
       for (std::int64_t c = 0; c < p.channels; ++c) {
         const T* source = p.source + c * p.source_channel_stride + p.first_row;
         const T* weight = p.weight + c * p.taps * kOutputs;
@@ -124,7 +128,7 @@ class PlaneColumns {
     Sums sums[kSteps];
     CONVOLITH_UNROLL(2)
     for (int n = 0; n < kSteps; ++n) start(sums[n]);
-    for_each_plane([&](const T* plane, const auto& weights) {
+    for_each_plane([&](const T* plane, const auto& weights) CONVOLITH_INLINE_LAMBDA {
       add_plane<kSteps, kInside>(at.v, plane + at.v * kLanes<T>, weights, sums);
     });
     CONVOLITH_UNROLL(2)
@@ -135,7 +139,7 @@ class PlaneColumns {
       for (int m = 0; m < kOutputs; ++m) add_left<1>(at, m, sums[n]);
       CONVOLITH_UNROLL(4)
       for (int m = 0; m < kOutputs; ++m) {
-        CONVOLITH_UNROLL(8)
+        CONVOLITH_UNROLL(16)
         for (int j = 0; j < kKernel; ++j) at.last.of[m][j] = sums[n].of[m][j];
       }
       ++at.v;
@@ -146,16 +150,15 @@ class PlaneColumns {
   CONVOLITH_INLINE void add_plane(std::int64_t v, const T* row, const Weights& weights,
                                   Sums (&sums)[kSteps]) const {
     const std::int64_t border = v < p.inner_begin ? v : v - p.inner_end + p.inner_begin;
-    CONVOLITH_UNROLL(8)
-    for (int i = 0; i < kKernel; ++i) {
+    const std::uint16_t* rows_inside = p.rows_inside + border * kKernel;
+    const auto add_row = [&](int i) CONVOLITH_INLINE_LAMBDA {
       Vec<T> x[kSteps];
       CONVOLITH_UNROLL(2)
       for (int n = 0; n < kSteps; ++n) {
-        x[n] = kInside ? load(row + n * kLanes<T>)
-                       : load_lanes(row, LaneSet{p.rows_inside[border * kKernel + i]});
+        x[n] = kInside ? load(row + n * kLanes<T>) : load_lanes(row, LaneSet{rows_inside[i]});
         keep(x[n]);
       }
-      CONVOLITH_UNROLL(8)
+      CONVOLITH_UNROLL(16)
       for (int j = 0; j < kKernel; ++j) {
         CONVOLITH_UNROLL(4)
         for (int m = 0; m < kOutputs; ++m) {
@@ -166,7 +169,18 @@ class PlaneColumns {
           }
         }
       }
-      row += p.columns;
+    };
+    if constexpr (kKernel <= kUnrolled) {
+      CONVOLITH_UNROLL(8)
+      for (int i = 0; i < kKernel; ++i) {
+        add_row(i);
+        row += p.columns;
+      }
+    } else {
+      for (int i = 0; i < kKernel; ++i) {
+        if (kInside || rows_inside[i] != 0) add_row(i);
+        row += p.columns;
+      }
     }
   }
 
@@ -217,12 +231,11 @@ class PlaneColumns {
 template <class T, int kKernel>
 void column_sums_of(const ColumnSums<T>& p, int outputs) {
   // Sums come from a neighbouring vector at most.
-  if constexpr (kKernel / 2 <= kLanes<T>) {
-    if (outputs == 1) {
-      PlaneColumns<T, kKernel, 1>(p).run();
-    } else {
-      PlaneColumns<T, kKernel, kColumnSumsOutputs>(p).run();
+  if constexpr (kKernel <= kColumnSumsKernel && kKernel / 2 <= kLanes<T>) {
+    if constexpr (kKernel <= kColumnSumsTogether) {
+      if (outputs > 1) return PlaneColumns<T, kKernel, kColumnSumsOutputs>(p).run();
     }
+    PlaneColumns<T, kKernel, 1>(p).run();
   }
 }
 
@@ -231,7 +244,10 @@ void column_sums(const ColumnSums<T>& p, int kernel, int outputs) {
   switch (kernel) {
     case 3: return column_sums_of<T, 3>(p, outputs);
     case 5: return column_sums_of<T, 5>(p, outputs);
-    default: return column_sums_of<T, 7>(p, outputs);
+    case 7: return column_sums_of<T, 7>(p, outputs);
+    case 9: return column_sums_of<T, 9>(p, outputs);
+    case 11: return column_sums_of<T, 11>(p, outputs);
+    case 13: return column_sums_of<T, 13>(p, outputs);
   }
 }
 

@@ -39,8 +39,10 @@ struct ColumnSums {
 
 template <class T>
 struct ColumnSumsKernels {
-  int outputs;  ///< most channels that are written together; 1: no use for sums of channels
-  /// `kernel` is its extent on both axes: 3, 5 or 7, at most twice the lanes and one.
+  int largest;           ///< extent of a kernel
+  int largest_together;  ///< of one that sums several channels or writes them; 0: without gain
+  int outputs;           ///< most channels that are written together
+  /// `kernel` is its extent on both axes: odd, from 3 on, and at most twice the lanes and one.
   void (*run)(const ColumnSums<T>& sums, int kernel, int outputs);
 };
 

@@ -17,6 +17,7 @@
 #define CONVOLITH_UNROLL(count) CONVOLITH_PRAGMA(GCC unroll count)
 #endif
 #define CONVOLITH_INLINE inline __attribute__((always_inline))
+#define CONVOLITH_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {

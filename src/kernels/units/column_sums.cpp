@@ -6,6 +6,8 @@ namespace {
 
 template <class T>
 constexpr ColumnSumsKernels<T> column_sums_kernels = {
+    .largest = kColumnSumsKernel,
+    .largest_together = kColumnSumsTogether,
     .outputs = kColumnSumsOutputs,
     .run = column_sums<T>,
 };
