@@ -155,7 +155,7 @@ class PlaneColumns {
       Vec<T> x[kSteps];
       CONVOLITH_UNROLL(2)
       for (int n = 0; n < kSteps; ++n) {
-        x[n] = kInside ? load(row + n * kLanes<T>) : load_lanes(row, LaneSet{rows_inside[i]});
+        x[n] = kInside ? load(row + n * kLanes<T>) : load_border(row, LaneSet{rows_inside[i]});
         keep(x[n]);
       }
       CONVOLITH_UNROLL(16)
@@ -182,6 +182,11 @@ class PlaneColumns {
         row += p.columns;
       }
     }
+  }
+
+  /// A load of no lanes takes hundreds of cycles where there is no page.
+  CONVOLITH_INLINE Vec<T> load_border(const T* row, LaneSet lanes) const {
+    return load_lanes(lanes.bits != 0 ? row : p.source, lanes);
   }
 
   const std::uint16_t* next(const std::uint16_t* inside) const {
