@@ -49,6 +49,21 @@ Extents destination_extents(const ConvProblem& problem) noexcept;
 /// Forward: one. Adjoint: one for each residue that has destinations.
 std::vector<Phase> phases(const ConvProblem& problem);
 
+/// visit(place, tap): the taps of a phase in order, and their numbers in the caller's array.
+template <class Visit>
+void for_each_tap(const Phase& phase, const ConvProblem& problem, const Visit& visit) {
+  const auto& [depth, height, width] = phase.axes;
+  std::int64_t place = 0;
+  for (const AxisPhase::Tap& d : depth.taps) {
+    for (const AxisPhase::Tap& h : height.taps) {
+      for (const AxisPhase::Tap& w : width.taps) {
+        visit(place++,
+              (d.tap * problem.windows[1].kernel + h.tap) * problem.windows[2].kernel + w.tap);
+      }
+    }
+  }
+}
+
 /// Why an adjoint problem is no gather of few phases, or nothing: only padding with zeros leaves
 /// it one.
 std::string not_in_phases(const ConvProblem& problem);

@@ -1,6 +1,6 @@
 // Depthwise convolution: every output channel reads one input channel, so that memory is what
 // counts. Each layout has an execution of its own, in depthwise/; most squares of stride 1 in
-// channels_first are column sums.
+// channels_first, and of few channels in channels_last, are column sums.
 //
 // Backward-input is a forward for each residue of the stride; of stride 2, kernels of its own
 // mostly do all residues together.
@@ -67,12 +67,14 @@ class DepthwiseAlgorithm final : public Algorithm {
       return narrow_gradient_cost(problem, machine);
     }
     const int lanes = lanes_of(problem.dtype, machine);
-    const bool by_columns = sums_columns(problem, machine);
+    const bool in_turn = sums_columns_in_turn(problem, machine);
+    const bool by_columns = in_turn || sums_columns(problem, machine);
     const bool transposes = problem.layout == Layout::channels_first && !by_columns &&
                             is_worth_transposing(problem, machine);
-    const bool by_channels = problem.layout == Layout::channels_last || transposes;
+    const bool by_channels = (problem.layout == Layout::channels_last && !in_turn) || transposes;
     const Extents pixels = destination_extents(problem);
     const std::int64_t extent = by_channels  ? problem.out_channels
+                                : in_turn    ? pixels[1] * pixels[2] * problem.groups
                                 : by_columns ? pixels[1] * pixels[2]
                                              : pixels[2];
     const double filled =
@@ -85,7 +87,9 @@ class DepthwiseAlgorithm final : public Algorithm {
     double multiply_adds = by_channels ? 1 : by_columns ? 0.8 : 0.6;  // a cycle
     if (problem.windows[2].stride > 2) multiply_adds *= 0.2;
     // Pixels of less than a vector are loaded and stored in part.
-    if (problem.layout == Layout::channels_last && extent < lanes) multiply_adds *= 0.2;
+    if (problem.layout == Layout::channels_last && !in_turn && extent < lanes) {
+      multiply_adds *= 0.2;
+    }
     if (problem.out_channels_per_group() > 1 && !by_columns) multiply_adds *= 0.5;
     // Cycles for a vector that is transposed, with its load and store.
     constexpr double kShuffles = 6;
@@ -115,7 +119,9 @@ class DepthwiseAlgorithm final : public Algorithm {
     if (sums_columns(problem, machine)) return make_column_sums(problem, machine, threads);
     if (is_stride_two(problem, machine)) return make_stride_two(problem, machine, threads);
     if (problem.layout == Layout::channels_last) {
-      return make_depthwise_channels_last(problem, machine, threads);
+      auto execution = make_depthwise_channels_last(problem, machine, threads);
+      if (!sums_columns_in_turn(problem, machine)) return execution;
+      return make_column_sums_in_turn(problem, machine, threads, std::move(execution));
     }
     if (is_worth_transposing(problem, machine)) {
       return make_depthwise_transposed(problem, machine, threads);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "column_sums/phase.hpp"
 #include "column_sums/tables.hpp"
 #include "epilogue.hpp"
 #include "kernels/kernel_table.hpp"
@@ -12,11 +13,6 @@
 
 namespace convolith {
 namespace {
-
-/// The only phase of a problem in which neighbouring outputs read neighbouring sources.
-DensePhase phase_of(const ConvProblem& problem) {
-  return {phases(problem)[0], source_extents(problem), problem.padding_mode};
-}
 
 template <class T>
 int largest_kernel(const ColumnSumsKernels<T>& kernels, std::int64_t channels) {
@@ -34,8 +30,8 @@ class ColumnSumsExecution final : public Execution {
         adjoint_(is_adjoint(problem)),
         reduced_(adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group()),
         produced_(adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group()),
-        phase_(phase_of(problem)),
-        kernel_(column_sums_kernel(phase_)),
+        phase_(column_sums_phase(problem)),
+        kernel_(column_sums_kernel(problem)),
         outputs_(kernel_ <= kernels_.largest_together ? kernels_.outputs : 1),
         tables_(phase_, table_.lanes) {
     const FusedClamp<T> fused(problem.epilogue);
@@ -60,7 +56,10 @@ class ColumnSumsExecution final : public Execution {
       for (std::int64_t m = 0; m < produced_; m += outputs_) {
         const std::int64_t end = std::min<std::int64_t>(produced_, m + outputs_);
         for (std::int64_t c = 0; c < reduced_; ++c) {
-          target = pack_taps(group + c * reduced_stride, {m, end}, produced_stride, target);
+          const T* channel = group + c * reduced_stride;
+          for_each_tap(phase_.phase, problem_, [&](std::int64_t, std::int64_t tap) {
+            for (std::int64_t k = m; k < end; ++k) *target++ = channel[k * produced_stride + tap];
+          });
         }
       }
       group += produced_ * reduced_ * taps;
@@ -89,24 +88,6 @@ class ColumnSumsExecution final : public Execution {
     BoundEpilogue<T> epilogue;
     const T* packed;
   };
-
-  /// The taps of one channel that is read, for some that are written.
-  T* pack_taps(const T* source, const Range& outputs, std::int64_t output_stride,
-               T* target) const noexcept {
-    const auto& [depth, height, width] = phase_.phase.axes;
-    for (const AxisPhase::Tap& d : depth.taps) {
-      for (const AxisPhase::Tap& h : height.taps) {
-        for (const AxisPhase::Tap& w : width.taps) {
-          const std::int64_t tap =
-              (d.tap * problem_.windows[1].kernel + h.tap) * problem_.windows[2].kernel + w.tap;
-          for (std::int64_t m = outputs.begin; m < outputs.end; ++m) {
-            *target++ = source[m * output_stride + tap];
-          }
-        }
-      }
-    }
-    return target;
-  }
 
   /// A piece of a group, or where a group is one output and one piece, of `most` groups at most;
   /// returns of how many.
@@ -139,7 +120,7 @@ class ColumnSumsExecution final : public Execution {
       kernels_.run(sums, kernel_, static_cast<int>(outputs));
     }
     if (second_pass_) {
-      const Range pixels = tables_.output_pixels(piece);
+      const Range pixels = tables_.output_range(piece);
       table_.epilogue(call.epilogue.rest(sample, channel, place + pixels.begin),
                       static_cast<int>(groups * produced_),
                       static_cast<int>(pixels.end - pixels.begin), output + pixels.begin,
@@ -166,9 +147,8 @@ class ColumnSumsExecution final : public Execution {
 bool sums_columns(const ConvProblem& problem, const Machine& machine) {
   if (problem.layout != Layout::channels_first) return false;
   const std::int64_t channels = problem.in_channels_per_group();
-  if (problem.taps() * channels > kMaxChain || phases(problem).size() != 1) return false;
   const KernelTable& kernels = *machine.kernels;
-  const int kernel = column_sums_kernel(phase_of(problem));
+  const int kernel = column_sums_kernel(problem);
   const int largest = problem.dtype == DType::float32
                           ? largest_kernel(*kernels.float32.column_sums, channels)
                           : largest_kernel(*kernels.float64.column_sums, channels);

@@ -8,13 +8,6 @@
 namespace convolith {
 namespace {
 
-/// Whether the phase is of neighbours on this axis, a window of `taps` at each.
-bool rolls(const AxisPhase& axis, std::int64_t taps) {
-  if (axis.begin != 0 || axis.step != 1 || axis.source_step != 1) return false;
-  if (static_cast<std::int64_t>(axis.taps.size()) != taps) return false;
-  return axis.taps.back().offset - axis.taps.front().offset == taps - 1;
-}
-
 template <class Condition>
 std::uint16_t lanes_where(std::int64_t lanes, const Condition& holds) {
   unsigned bits = 0;
@@ -24,25 +17,18 @@ std::uint16_t lanes_where(std::int64_t lanes, const Condition& holds) {
 
 }  // namespace
 
-int column_sums_kernel(const DensePhase& phase) {
-  const AxisPhase &height = phase.phase.axes[1], &width = phase.phase.axes[2];
-  const auto taps = static_cast<std::int64_t>(width.taps.size());
-  if (phase.mode != PaddingMode::zeros || taps < 3 || taps % 2 == 0) return 0;
-  if (!rolls(width, taps) || !rolls(height, taps) || phase.phase.axes[0].step != 1) return 0;
-  if (width.count != phase.extents[2] || width.taps[0].offset != -(taps / 2)) return 0;
-  return static_cast<int>(taps);
-}
-
-ColumnSumsTables::ColumnSumsTables(const DensePhase& phase, std::int64_t lanes)
+ColumnSumsTables::ColumnSumsTables(const DensePhase& phase, std::int64_t lanes, std::int64_t step)
     : lanes_(lanes),
       depth_(phase.phase.axes[0].count),
-      columns_(phase.extents[2]),
+      columns_(phase.extents[2] * step),
       first_row_(phase.phase.axes[1].taps[0].offset * columns_),
       pixels_(phase.phase.axes[1].count * columns_),
       period_(columns_ / std::gcd(columns_, lanes)),
-      vectors_(divide_up(pixels_, lanes)) {
+      vectors_(divide_up(pixels_, lanes)),
+      turns_(step / std::gcd(step, lanes)) {
   constexpr std::int64_t kPieceVectors = 512;
-  plane_pieces_ = divide_up(vectors_, kPieceVectors);
+  piece_vectors_ = round_up(divide_up(vectors_, divide_up(vectors_, kPieceVectors)), step);
+  plane_pieces_ = divide_up(vectors_, piece_vectors_);
   const std::int64_t kernel = phase.width.taps();
 
   // Under kernel row i, vector v reads pixels first_row + (v * lanes + i * columns) and on.
@@ -64,9 +50,18 @@ ColumnSumsTables::ColumnSumsTables(const DensePhase& phase, std::int64_t lanes)
   for (std::int64_t v = 0; v < period_; ++v) {
     for (std::int64_t j = 0; j < kernel; ++j) {
       columns_inside_.push_back(lanes_where(lanes, [&](std::int64_t lane) {
-        const std::int64_t column = (v * lanes + lane) % columns_ + j - kernel / 2;
+        const std::int64_t column = (v * lanes + lane) % columns_ + (j - kernel / 2) * step;
         return column >= 0 && column < columns_;
       }));
+    }
+  }
+
+  for (std::int64_t j = 0; j < kernel; ++j) {
+    const std::int64_t distance = (j - kernel / 2) * step;
+    for (std::int64_t lane = 0; lane < lanes; ++lane) {
+      // Of two vectors the second one has what stands to the left, the first what is right of it.
+      const std::int64_t place = lane + distance + (distance < 0 ? lanes : 0);
+      beside_.push_back(static_cast<std::int32_t>(place));
     }
   }
 
@@ -82,7 +77,7 @@ ColumnSumsTables::ColumnSumsTables(const DensePhase& phase, std::int64_t lanes)
   plane_begins_.push_back(static_cast<std::int64_t>(planes_.size()));
 }
 
-Range ColumnSumsTables::output_pixels(std::int64_t piece) const noexcept {
+Range ColumnSumsTables::output_range(std::int64_t piece) const noexcept {
   const Range vectors = vectors_of(piece);
   return {vectors.begin * lanes_, std::min(vectors.end * lanes_, pixels_)};
 }

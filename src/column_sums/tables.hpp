@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -9,14 +10,12 @@
 
 namespace convolith {
 
-/// The extent of the kernel whose column sums make a phase, or 0.
-int column_sums_kernel(const DensePhase& phase);
-
-/// What ColumnSums wants to know of such a phase, and how its outputs are cut into pieces: some
+/// What ColumnSums wants to know of a phase, and how its outputs are cut into pieces: some
 /// vectors of a plane each.
 class ColumnSumsTables {
  public:
-  ColumnSumsTables(const DensePhase& phase, std::int64_t lanes);
+  /// Pixels lie `step` elements apart: as many channels take turns.
+  ColumnSumsTables(const DensePhase& phase, std::int64_t lanes, std::int64_t step = 1);
 
   std::int64_t pieces() const noexcept { return depth_ * plane_pieces_; }
 
@@ -25,8 +24,11 @@ class ColumnSumsTables {
     return piece / plane_pieces_ * pixels_;
   }
 
-  /// Of a piece, in its plane.
-  Range output_pixels(std::int64_t piece) const noexcept;
+  /// The elements of a piece, in its plane; whole pixels.
+  Range output_range(std::int64_t piece) const noexcept;
+
+  /// Vectors after which the same channel begins one.
+  std::int64_t turns() const noexcept { return turns_; }
 
   template <class T>
   void fill(std::int64_t piece, ColumnSums<T>& sums) const noexcept {
@@ -45,19 +47,23 @@ class ColumnSumsTables {
     sums.columns_inside = columns_inside_.data();
     sums.period = period_;
     sums.pixels = pixels_;
+    sums.turns = turns_;
+    sums.beside = beside_.data();
   }
 
  private:
   Range vectors_of(std::int64_t piece) const noexcept {
-    return Range::share(vectors_, static_cast<int>(piece % plane_pieces_),
-                        static_cast<int>(plane_pieces_));
+    const std::int64_t begin = piece % plane_pieces_ * piece_vectors_;
+    return {begin, std::min(begin + piece_vectors_, vectors_)};
   }
 
   std::int64_t lanes_, depth_;  ///< depth_: planes of the output
-  std::int64_t columns_, first_row_, pixels_, period_, vectors_, plane_pieces_;
+  std::int64_t columns_, first_row_, pixels_, period_, vectors_;
+  std::int64_t piece_vectors_, plane_pieces_, turns_;
   Range inner_{};
   std::vector<std::int64_t> planes_, plane_taps_, plane_begins_;  ///< begins: of each depth
   std::vector<std::uint16_t> rows_inside_, columns_inside_;
+  std::vector<std::int32_t> beside_;
 };
 
 }  // namespace convolith

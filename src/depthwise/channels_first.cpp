@@ -50,7 +50,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     const std::int64_t taps = problem_.taps();
     for (const DepthwisePhase<T>& plan : plans_) {
       const std::int64_t phase_taps = plan.phase.taps();
-      this->for_each_tap(plan, [&](std::int64_t place, std::int64_t tap) {
+      for_each_tap(plan.phase, problem_, [&](std::int64_t place, std::int64_t tap) {
         T* to = target + plan.packed_begin + place;
         for (std::int64_t c = 0; c < channels_; ++c) to[c * phase_taps] = source[c * taps + tap];
       });

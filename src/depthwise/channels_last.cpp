@@ -65,7 +65,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
         const std::int64_t first = plan.kernel != 0 ? std::min(at, channels_ - lanes) : at;
         const std::int64_t count = std::min(lanes, channels_ - first);
         T* vector = target + plan.packed_begin + at * plan.phase.taps();
-        this->for_each_tap(plan, [&](std::int64_t place, std::int64_t tap) {
+        for_each_tap(plan.phase, problem_, [&](std::int64_t place, std::int64_t tap) {
           T* row = vector + place * lanes;
           for (std::int64_t i = 0; i < count; ++i) row[i] = source[(first + i) * taps + tap];
           std::fill(row + count, row + lanes, T(0));

@@ -86,20 +86,6 @@ class Depthwise : public Execution {
            axes[2].begin + w * axes[2].step;
   }
 
-  /// visit(place, tap): the taps of a phase in order, and their numbers in the caller's array.
-  template <class Visit>
-  void for_each_tap(const DepthwisePhase<T>& plan, const Visit& visit) const noexcept {
-    std::int64_t place = 0;
-    for (const AxisPhase::Tap& d : plan.phase.axes[0].taps) {
-      for (const AxisPhase::Tap& h : plan.phase.axes[1].taps) {
-        for (const AxisPhase::Tap& w : plan.phase.axes[2].taps) {
-          visit(place++,
-                (d.tap * problem_.windows[1].kernel + h.tap) * problem_.windows[2].kernel + w.tap);
-        }
-      }
-    }
-  }
-
   ConvProblem problem_;
   const Kernels<T>& table_;
   const DepthwiseKernels<T>& kernels_;

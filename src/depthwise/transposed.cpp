@@ -50,7 +50,7 @@ class DepthwiseTransposed final : public Depthwise<T> {
     auto* target = static_cast<T*>(packed);
     const std::int64_t taps = problem_.taps();
     std::fill(target, target + zeros_begin_ + zeros_, T(0));
-    this->for_each_tap(plans_[0], [&](std::int64_t place, std::int64_t tap) {
+    for_each_tap(plans_[0].phase, problem_, [&](std::int64_t place, std::int64_t tap) {
       for (std::int64_t c = 0; c < channels_; ++c) {
         target[(c / lanes_ * taps + place) * lanes_ + c % lanes_] = source[c * taps + tap];
       }

@@ -1,6 +1,7 @@
 #pragma once
 
-// Convolutions of stride 1 over planes that stay where they lie; lanes are their pixels.
+// Convolutions of stride 1 over planes that stay where they lie; lanes are their pixels, or those
+// of few channels that take turns.
 
 #include "kernels/column_sums_table.hpp"
 #include "kernels/kernel_table.hpp"
@@ -12,6 +13,7 @@ namespace {
 // Of each column of the kernel and output, sums of two vectors are in registers.
 constexpr int kColumnSumsKernel = kManyRegisters ? 13 : 7;
 constexpr int kColumnSumsTogether = kManyRegisters ? 7 : 0;
+constexpr int kColumnSumsInTurn = kManyRegisters ? 7 : 0;
 constexpr int kColumnSumsOutputs = kManyRegisters ? 2 : 1;
 
 /// The weights of one plane, in registers.
@@ -34,7 +36,16 @@ struct StreamedWeights {
   const T* weight;
 };
 
-template <class T, int kKernel, int kOutputs>
+/// Those of channels that take turns: a vector for each tap.
+template <class T>
+struct LaneWeights {
+  CONVOLITH_INLINE Vec<T> operator[](int t) const { return load(weight + t * kLanes<T>); }
+
+  const T* weight;
+};
+
+/// In turn: neighbours in memory are channels, and pixels lie as many lanes apart as there are.
+template <class T, int kKernel, int kOutputs, bool kInTurn = false>
 class PlaneColumns {
  public:
   explicit PlaneColumns(const ColumnSums<T>& sums)
@@ -48,7 +59,7 @@ class PlaneColumns {
 
   void run() {
     for (std::int64_t group = 0; group < p.groups; ++group) {
-      for (int m = 0; m < kOutputs; ++m) {
+      for (int m = 0; m < kOutputs && !kInTurn; ++m) {
         bias_[m] = p.bias != nullptr ? broadcast(p.bias[group * kOutputs + m]) : zero<T>();
       }
       sum_group();
@@ -61,8 +72,9 @@ class PlaneColumns {
  private:
   static constexpr int kCentre = kKernel / 2;
   static constexpr int kUnrolled = 5;  // larger kernels may have rows that lie all in padding
-  static constexpr bool kHolds = kManyRegisters && kKernel == 3 && kOutputs == 1;
-  static constexpr int kVectors = kKernel == 3 && !kHolds ? 2 : 1;  // that share a weight
+  static constexpr bool kHolds = kManyRegisters && kKernel == 3 && kOutputs == 1 && !kInTurn;
+  // Vectors that share a weight.
+  static constexpr int kVectors = kKernel == 3 && !kHolds && !kInTurn ? 2 : 1;
 
   /// Of the source in one vector, under each column of the kernel.
   struct Sums {
@@ -70,12 +82,22 @@ class PlaneColumns {
   };
 
   /// What sums begin with.
-  CONVOLITH_INLINE void start(Sums& sums) const {
+  CONVOLITH_INLINE void start(std::int64_t v, Sums& sums) const {
     CONVOLITH_UNROLL(4)
     for (int m = 0; m < kOutputs; ++m) {
       CONVOLITH_UNROLL(16)
-      for (int j = 0; j < kKernel; ++j) sums.of[m][j] = j == kCentre ? bias_[m] : zero<T>();
+      for (int j = 0; j < kKernel; ++j) sums.of[m][j] = j == kCentre ? bias(v, m) : zero<T>();
     }
+  }
+
+  CONVOLITH_INLINE Vec<T> bias(std::int64_t v, int m) const {
+    if constexpr (!kInTurn) return bias_[m];
+    return p.bias != nullptr ? load(p.bias + turn(v) * kLanes<T>) : zero<T>();
+  }
+
+  /// Which of the channels begins vector v, by number among those that begin one.
+  CONVOLITH_INLINE std::int64_t turn(std::int64_t v) const {
+    return static_cast<std::uint32_t>(v) % static_cast<std::uint32_t>(p.turns);
   }
 
   /// Where a pass over the vectors is.
@@ -86,14 +108,24 @@ class PlaneColumns {
   };
 
   CONVOLITH_INLINE void sum_group() const {
+    if constexpr (kInTurn) {
+      return roll([&](std::int64_t v, auto add_plane) CONVOLITH_INLINE_LAMBDA {
+        const T* weight = p.weight + turn(v) * p.taps * kLanes<T>;
+        for (std::int64_t n = 0; n < p.plane_count; ++n) {
+          add_plane(p.source + p.first_row + p.planes[n],
+                    LaneWeights<T>{weight + p.plane_taps[n] * kLanes<T>});
+        }
+      });
+    }
     if constexpr (kHolds) {
       if (p.channels == 1 && p.plane_count == 1) {
         const T* source = p.source + p.planes[0] + p.first_row;
         const HeldWeights<T, kKernel * kKernel> weights(p.weight + p.plane_taps[0]);
-        return roll([&](auto add_plane) CONVOLITH_INLINE_LAMBDA { add_plane(source, weights); });
+        return roll([&](std::int64_t, auto add_plane)
+                        CONVOLITH_INLINE_LAMBDA { add_plane(source, weights); });
       }
     }
-    roll([&](auto add_plane) CONVOLITH_INLINE_LAMBDA {
+    roll([&](std::int64_t, auto add_plane) CONVOLITH_INLINE_LAMBDA {
       for (std::int64_t c = 0; c < p.channels; ++c) {
         const T* source = p.source + c * p.source_channel_stride + p.first_row;
         const T* weight = p.weight + c * p.taps * kOutputs;
@@ -109,7 +141,7 @@ class PlaneColumns {
     Place at;
     at.v = begin_;
     at.inside = inside_;
-    start(at.last);
+    start(0, at.last);
     while (at.v < end_ && at.v < p.inner_begin) step<1, false>(for_each_plane, at);
     while (at.v + kVectors <= inner_end_) step<kVectors, true>(for_each_plane, at);
     while (at.v < inner_end_) step<1, true>(for_each_plane, at);
@@ -117,7 +149,7 @@ class PlaneColumns {
     // Behind the plane are pixels of no row.
     if (p.end == vectors_) {
       Sums none;
-      start(none);
+      start(0, none);
       write(at.v - 1, at, none);
     }
   }
@@ -127,8 +159,8 @@ class PlaneColumns {
   CONVOLITH_INLINE void step(const Planes& for_each_plane, Place& at) const {
     Sums sums[kSteps];
     CONVOLITH_UNROLL(2)
-    for (int n = 0; n < kSteps; ++n) start(sums[n]);
-    for_each_plane([&](const T* plane, const auto& weights) CONVOLITH_INLINE_LAMBDA {
+    for (int n = 0; n < kSteps; ++n) start(at.v + n, sums[n]);
+    for_each_plane(at.v, [&](const T* plane, const auto& weights) CONVOLITH_INLINE_LAMBDA {
       add_plane<kSteps, kInside>(at.v, plane + at.v * kLanes<T>, weights, sums);
     });
     CONVOLITH_UNROLL(2)
@@ -194,21 +226,28 @@ class PlaneColumns {
     return inside == p.columns_inside + p.period * kKernel ? p.columns_inside : inside;
   }
 
+  /// The lanes from kFirst on of two vectors; in turn those that `beside` of the column names.
+  template <int kFirst, int kColumn>
+  CONVOLITH_INLINE Vec<T> beside(Vec<T> a, Vec<T> b) const {
+    if constexpr (kInTurn) return permute<T>(a, b, p.beside + kColumn * kLanes<T>);
+    return neighbours<T, kFirst>(a, b);
+  }
+
   template <int kDistance>
-  CONVOLITH_INLINE static void add_left(const Place& at, int m, Sums& sums) {
+  CONVOLITH_INLINE void add_left(const Place& at, int m, Sums& sums) const {
     if constexpr (kDistance <= kCentre) {
       constexpr int j = kCentre - kDistance;
-      const Vec<T> left = neighbours<T, kLanes<T> - kDistance>(at.last.of[m][j], sums.of[m][j]);
+      const Vec<T> left = beside<kLanes<T> - kDistance, j>(at.last.of[m][j], sums.of[m][j]);
       sums.of[m][kCentre] = add_lanes<T>(sums.of[m][kCentre], left, LaneSet{at.inside[j]});
       add_left<kDistance + 1>(at, m, sums);
     }
   }
 
   template <int kDistance>
-  CONVOLITH_INLINE static Vec<T> add_right(const Place& at, int m, const Sums& next, Vec<T> sum) {
+  CONVOLITH_INLINE Vec<T> add_right(const Place& at, int m, const Sums& next, Vec<T> sum) const {
     if constexpr (kDistance <= kCentre) {
       constexpr int j = kCentre + kDistance;
-      const Vec<T> right = neighbours<T, kDistance>(at.last.of[m][j], next.of[m][j]);
+      const Vec<T> right = beside<kDistance, j>(at.last.of[m][j], next.of[m][j]);
       return add_right<kDistance + 1>(at, m, next, add_lanes<T>(sum, right, LaneSet{at.inside[j]}));
     } else {
       return sum;
@@ -241,6 +280,20 @@ void column_sums_of(const ColumnSums<T>& p, int outputs) {
       if (outputs > 1) return PlaneColumns<T, kKernel, kColumnSumsOutputs>(p).run();
     }
     PlaneColumns<T, kKernel, 1>(p).run();
+  }
+}
+
+template <class T, int kKernel>
+void column_sums_in_turn_of(const ColumnSums<T>& p) {
+  if constexpr (kKernel <= kColumnSumsInTurn) PlaneColumns<T, kKernel, 1, true>(p).run();
+}
+
+template <class T>
+void column_sums_in_turn(const ColumnSums<T>& p, int kernel) {
+  switch (kernel) {
+    case 3: return column_sums_in_turn_of<T, 3>(p);
+    case 5: return column_sums_in_turn_of<T, 5>(p);
+    default: return column_sums_in_turn_of<T, 7>(p);
   }
 }
 

@@ -35,15 +35,22 @@ struct ColumnSums {
   T* output;
   std::int64_t output_channel_stride;
   SumStore<T> store;
+
+  // In turn: channels of one group each are neighbours in memory. Columns, distances and pixels
+  // count elements, weights and bias are of vectors: [turn][tap][lane] and [turn][lane].
+  std::int64_t turns;          ///< vectors after which the same channel begins one
+  const std::int32_t* beside;  ///< [kernel column][lane]: that of two vectors which stands there
 };
 
 template <class T>
 struct ColumnSumsKernels {
   int largest;           ///< extent of a kernel
   int largest_together;  ///< of one that sums several channels or writes them; 0: without gain
+  int largest_in_turn;   ///< of one for channels that take turns; 0: none
   int outputs;           ///< most channels that are written together
   /// `kernel` is its extent on both axes: odd, from 3 on, and at most twice the lanes and one.
   void (*run)(const ColumnSums<T>& sums, int kernel, int outputs);
+  void (*run_in_turn)(const ColumnSums<T>& sums, int kernel);
 };
 
 }  // namespace convolith

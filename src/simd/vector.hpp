@@ -396,6 +396,25 @@ CONVOLITH_INLINE Vec<T> permute(Vec<T> v, const std::int32_t* numbers) {
 #endif
 }
 
+/// result[i] = lane numbers[i] of a, or beyond its last one of b
+template <class T>
+CONVOLITH_INLINE Vec<T> permute(Vec<T> a, Vec<T> b, const std::int32_t* numbers) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_permutex2var_ps(a, _mm512_loadu_si512(numbers), b);
+  } else {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers));
+    return _mm512_permutex2var_pd(a, _mm512_maskz_cvtepi32_epi64(0xff, narrow), b);
+  }
+#else
+  Vec<T> result{};
+  for (int i = 0; i < kLanes<T>; ++i) {
+    result[i] = numbers[i] < kLanes<T> ? a[numbers[i]] : b[numbers[i] - kLanes<T>];
+  }
+  return result;
+#endif
+}
+
 /// Every other lane of a, then of b from its second lane on: with b loaded lanes - 1 elements
 /// behind a, every other element from a's first on.
 template <class T>

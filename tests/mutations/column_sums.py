@@ -65,12 +65,65 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "pixels of the row below are added on the right",
         ),
         (
+            "load(p.bias + «turn(v) * kLanes<T>»)",
+            "0",
+            "in turn: all vectors get the bias of the first",
+        ),
+        (
+            "p.weight + «turn(v) * p.taps * kLanes<T>»;",
+            "0",
+            "in turn: all vectors have the weights of the first",
+        ),
+        (
             "«left < kLanes<T> ? static_cast<int>(left) : kLanes<T>»); } }",
             "kLanes<T>",
             "the last vector is written whole",
         ),
     ),
+    "src/column_sums/in_turn.cpp": (
+        (
+            "if («source.pixel_stride != channels_» || output.pixel_stride",
+            "false",
+            "channels between those that are read are taken for them",
+        ),
+        (
+            "|| «output.pixel_stride != channels_») {",
+            "false",
+            "channels between those that are written are overwritten",
+        ),
+        (
+            "[«turn * table_.lanes + lane»] = bias",
+            "lane",
+            "all turns have the bias of the last",
+        ),
+        (
+            "return («turn * table_.lanes + lane») % channels_;",
+            "lane",
+            "all turns are the first",
+        ),
+        (
+            "epilogue.rest(sample, 0, «(place + range.begin) / channels_»),",
+            "place + range.begin",
+            "the residual of a piece is taken from too far",
+        ),
+    ),
     "src/column_sums/tables.cpp": (
+        (
+            "piece_vectors_ = «round_up(divide_up(vectors_, divide_up(vectors_, kPieceVectors)), "
+            "step)»;",
+            "divide_up(vectors_, divide_up(vectors_, kPieceVectors))",
+            "a piece ends within a pixel",
+        ),
+        (
+            "+ «(j - kernel / 2) * step»;",
+            "j - kernel / 2",
+            "in turn: columns beside a row's end are those of planes",
+        ),
+        (
+            "«(distance < 0 ? lanes : 0)»;",
+            "0",
+            "in turn: columns to the left are read from the vector before",
+        ),
         (
             "std::clamp<std::int64_t>(«divide_up(-first_row_, lanes)», 0, vectors_);",
             "-first_row_ / lanes",

@@ -8,8 +8,10 @@ template <class T>
 constexpr ColumnSumsKernels<T> column_sums_kernels = {
     .largest = kColumnSumsKernel,
     .largest_together = kColumnSumsTogether,
+    .largest_in_turn = kColumnSumsInTurn,
     .outputs = kColumnSumsOutputs,
     .run = column_sums<T>,
+    .run_in_turn = column_sums_in_turn<T>,
 };
 
 }  // namespace
