@@ -109,22 +109,24 @@ class PlaneColumns {
 
   CONVOLITH_INLINE void sum_group() const {
     if constexpr (kInTurn) {
-      return roll([&](std::int64_t v, auto add_plane) CONVOLITH_INLINE_LAMBDA {
-        const T* weight = p.weight + turn(v) * p.taps * kLanes<T>;
-        for (std::int64_t n = 0; n < p.plane_count; ++n) {
-          add_plane(p.source + p.first_row + p.planes[n],
-                    LaneWeights<T>{weight + p.plane_taps[n] * kLanes<T>});
-        }
-      });
-    }
-    if constexpr (kHolds) {
-      if (p.channels == 1 && p.plane_count == 1) {
-        const T* source = p.source + p.planes[0] + p.first_row;
-        const HeldWeights<T, kKernel * kKernel> weights(p.weight + p.plane_taps[0]);
-        return roll([&](std::int64_t, auto add_plane)
-                        CONVOLITH_INLINE_LAMBDA { add_plane(source, weights); });
+      sum_in_turn();
+    } else {
+      if constexpr (kHolds) {
+        if (p.channels == 1 && p.plane_count == 1) return sum_plane();
       }
+      sum_planes();
     }
+  }
+
+  CONVOLITH_INLINE void sum_plane() const {
+    const T* source = p.source + p.planes[0] + p.first_row;
+    const HeldWeights<T, kKernel * kKernel> weights(p.weight + p.plane_taps[0]);
+    const auto plane = [&](std::int64_t, auto add_plane)
+                           CONVOLITH_INLINE_LAMBDA { add_plane(source, weights); };
+    roll(plane);
+  }
+
+  CONVOLITH_INLINE void sum_planes() const {
     roll([&](std::int64_t, auto add_plane) CONVOLITH_INLINE_LAMBDA {
       for (std::int64_t c = 0; c < p.channels; ++c) {
         const T* source = p.source + c * p.source_channel_stride + p.first_row;
@@ -132,6 +134,16 @@ class PlaneColumns {
         for (std::int64_t n = 0; n < p.plane_count; ++n) {
           add_plane(source + p.planes[n], StreamedWeights<T>{weight + p.plane_taps[n] * kOutputs});
         }
+      }
+    });
+  }
+
+  CONVOLITH_INLINE void sum_in_turn() const {
+    roll([&](std::int64_t v, auto add_plane) CONVOLITH_INLINE_LAMBDA {
+      const T* weight = p.weight + turn(v) * p.taps * kLanes<T>;
+      for (std::int64_t n = 0; n < p.plane_count; ++n) {
+        add_plane(p.source + p.first_row + p.planes[n],
+                  LaneWeights<T>{weight + p.plane_taps[n] * kLanes<T>});
       }
     });
   }
