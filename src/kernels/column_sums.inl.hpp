@@ -194,7 +194,7 @@ class PlaneColumns {
   CONVOLITH_INLINE void add_plane(std::int64_t v, const T* row, const Weights& weights,
                                   Sums (&sums)[kSteps]) const {
     const std::int64_t border = v < p.inner_begin ? v : v - p.inner_end + p.inner_begin;
-    const std::uint16_t* rows_inside = p.rows_inside + border * kKernel;
+    const std::uint16_t* rows_inside = kInside ? nullptr : p.rows_inside + border * kKernel;
     const auto add_row = [&](int i) CONVOLITH_INLINE_LAMBDA {
       Vec<T> x[kSteps];
       CONVOLITH_UNROLL(2)
