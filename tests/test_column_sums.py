@@ -45,15 +45,8 @@ PROBLEMS = (
 )
 
 
-@pytest.mark.parametrize("words", ["", "bias relu6", "bias residual relu", "backward_input bias"])
-@pytest.mark.parametrize("text", PROBLEMS)
-def test_columns(text: str, words: str) -> None:
-    number = PROBLEMS.index(text)
-    assert check_everywhere(parse(f"{text} channels_first {words}"), seed=number, turn=number)
-
-
-# Channels that are many or few of a vector's, divide them or not; rows shorter than a vector;
-# kernels whose columns lie up to a vector apart; pieces; planes of a depth.
+# For channels_last: channels that are many or few of a vector's, divide them or not; rows shorter
+# than a vector; kernels whose columns lie up to a vector apart; pieces; planes of a depth.
 IN_TURN = (
     "conv2d n2 c3 i17x19 k3 f3 p1 g3",
     "conv2d n1 c1 i9x20 k1 f7 p3 g1",
@@ -70,10 +63,10 @@ IN_TURN = (
 
 
 @pytest.mark.parametrize("words", ["", "bias relu6", "bias residual relu", "backward_input bias"])
-@pytest.mark.parametrize("text", IN_TURN)
-def test_channels_in_turn(text: str, words: str) -> None:
-    number = IN_TURN.index(text)
-    assert check_everywhere(parse(f"{text} channels_last {words}"), seed=number, turn=number)
+@pytest.mark.parametrize("text", PROBLEMS + IN_TURN)
+def test_columns(text: str, words: str) -> None:
+    number = (PROBLEMS + IN_TURN).index(text)
+    assert check_everywhere(parse(f"{text} {words}"), seed=number, turn=number)
 
 
 def test_some_channels_of_a_larger_map() -> None:

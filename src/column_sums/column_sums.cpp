@@ -31,7 +31,7 @@ class ColumnSumsExecution final : public Execution {
         reduced_(adjoint_ ? problem.out_channels_per_group() : problem.in_channels_per_group()),
         produced_(adjoint_ ? problem.in_channels_per_group() : problem.out_channels_per_group()),
         phase_(column_sums_phase(problem)),
-        kernel_(column_sums_kernel(problem)),
+        kernel_(static_cast<int>(phase_.width.taps())),
         outputs_(kernel_ <= kernels_.largest_together ? kernels_.outputs : 1),
         tables_(phase_, table_.lanes) {
     const FusedClamp<T> fused(problem.epilogue);
