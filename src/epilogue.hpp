@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "convolith/algorithm.hpp"
+#include "kernels/depthwise_table.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace convolith {
@@ -29,6 +30,8 @@ struct FusedClamp {
     least = T(0);
     if (wanted.activation == Activation::relu6) greatest = T(6);
   }
+
+  SumStore<T> store() const noexcept { return {clamps, least, greatest}; }
 };
 
 /// For the same tile with its rows as columns.

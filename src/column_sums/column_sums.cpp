@@ -4,7 +4,7 @@
 
 #include "column_sums/phase.hpp"
 #include "column_sums/tables.hpp"
-#include "epilogue.hpp"
+#include "directed_call.hpp"
 #include "kernels/kernel_table.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
@@ -36,7 +36,7 @@ class ColumnSumsExecution final : public Execution {
         tables_(phase_, table_.lanes) {
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
-    store_ = {fused.clamps, fused.least, fused.greatest};
+    store_ = fused.store();
   }
 
   std::size_t workspace_bytes() const noexcept override { return 0; }
@@ -68,10 +68,7 @@ class ColumnSumsExecution final : public Execution {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* /*workspace*/) const noexcept override {
-    const Call call{typed<T>(adjoint_ ? arguments.y : arguments.x),
-                    typed<T>(adjoint_ ? arguments.x : arguments.y),
-                    static_cast<const T*>(arguments.bias), BoundEpilogue<T>(problem_, arguments),
-                    static_cast<const T*>(packed)};
+    const DirectedCall<T> call(problem_, arguments, packed);
     const std::int64_t units = problem_.batch * problem_.groups * tables_.pieces();
     parallel(threads_, [&](int thread, int team) {
       const Range range = Range::share(units, thread, team);
@@ -82,16 +79,10 @@ class ColumnSumsExecution final : public Execution {
   }
 
  private:
-  struct Call {
-    Maps<T> source, output;
-    const T* bias;
-    BoundEpilogue<T> epilogue;
-    const T* packed;
-  };
-
   /// A piece of a group, or where a group is one output and one piece, of `most` groups at most;
   /// returns of how many.
-  std::int64_t run_unit(const Call& call, std::int64_t unit, std::int64_t most) const noexcept {
+  std::int64_t run_unit(const DirectedCall<T>& call, std::int64_t unit,
+                        std::int64_t most) const noexcept {
     constexpr std::int64_t kMostTogether = 16;
     const std::int64_t pieces = tables_.pieces();
     const std::int64_t piece = unit % pieces;

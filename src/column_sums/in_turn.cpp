@@ -5,7 +5,7 @@
 #include "column_sums/column_sums.hpp"
 #include "column_sums/phase.hpp"
 #include "column_sums/tables.hpp"
-#include "epilogue.hpp"
+#include "directed_call.hpp"
 #include "kernels/kernel_table.hpp"
 #include "phases.hpp"
 #include "runtime/cpu.hpp"
@@ -26,14 +26,13 @@ class ColumnSumsInTurn final : public Execution {
         table_(kernels_for<T>(machine)),
         kernels_(*table_.column_sums),
         threads_(threads),
-        adjoint_(is_adjoint(problem)),
         channels_(problem.groups),
         phase_(column_sums_phase(problem)),
         tables_(phase_, table_.lanes, channels_),
         otherwise_(std::move(otherwise)) {
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
-    store_ = {fused.clamps, fused.least, fused.greatest};
+    store_ = fused.store();
   }
 
   std::size_t workspace_bytes() const noexcept override {
@@ -60,32 +59,30 @@ class ColumnSumsInTurn final : public Execution {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const auto source = typed<const T>(adjoint_ ? arguments.y : arguments.x);
-    const auto output = typed<T>(adjoint_ ? arguments.x : arguments.y);
-    if (source.pixel_stride != channels_ || output.pixel_stride != channels_) {
+    const DirectedCall<T> call(problem_, arguments, packed);
+    if (call.source.pixel_stride != channels_ || call.output.pixel_stride != channels_) {
       const auto* others = static_cast<const std::byte*>(packed) + weight_bytes();
       return otherwise_->run(arguments, others, workspace);
     }
-    const T* bias = spread_bias(static_cast<const T*>(arguments.bias), static_cast<T*>(workspace));
-    const BoundEpilogue<T> epilogue(problem_, arguments);
+    const T* bias = spread_bias(call.bias, static_cast<T*>(workspace));
     const std::int64_t pieces = tables_.pieces();
     parallel_for(threads_, problem_.batch * pieces, [&](std::int64_t unit, int) {
       const std::int64_t sample = unit / pieces, piece = unit % pieces;
       const std::int64_t place = tables_.output_place(piece);
       ColumnSums<T> sums{};
       tables_.fill(piece, sums);
-      sums.source = source.sample(sample, 0);
+      sums.source = call.source.sample(sample, 0);
       sums.groups = 1;
       sums.channels = 1;
       sums.taps = problem_.taps();
-      sums.weight = static_cast<const T*>(packed);
+      sums.weight = call.packed;
       sums.bias = bias;
-      sums.output = output.sample(sample, 0) + place;
+      sums.output = call.output.sample(sample, 0) + place;
       sums.store = store_;
       kernels_.run_in_turn(sums, static_cast<int>(phase_.width.taps()));
       if (!second_pass_) return;
       const Range range = tables_.output_range(piece);
-      table_.epilogue(epilogue.rest(sample, 0, (place + range.begin) / channels_),
+      table_.epilogue(call.epilogue.rest(sample, 0, (place + range.begin) / channels_),
                       static_cast<int>((range.end - range.begin) / channels_),
                       static_cast<int>(channels_), sums.output + range.begin, channels_, 1);
     });
@@ -117,7 +114,6 @@ class ColumnSumsInTurn final : public Execution {
   const Kernels<T>& table_;
   const ColumnSumsKernels<T>& kernels_;
   int threads_;
-  bool adjoint_;
   std::int64_t channels_;
   DensePhase phase_;
   ColumnSumsTables tables_;

@@ -16,9 +16,9 @@ namespace {
 template <class T>
 class DepthwiseChannelsFirst final : public Depthwise<T> {
   using Base = Depthwise<T>;
-  using Base::adjoint_, Base::channels_, Base::destination_, Base::kernels_, Base::multiplier_,
-      Base::plans_, Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_,
-      Base::table_, Base::threads_, Base::zeros_, Base::zeros_begin_;
+  using Base::channels_, Base::destination_, Base::kernels_, Base::multiplier_, Base::plans_,
+      Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_, Base::table_,
+      Base::threads_, Base::zeros_, Base::zeros_begin_;
 
  public:
   DepthwiseChannelsFirst(const ConvProblem& problem, const Machine& machine, int threads)
@@ -60,7 +60,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const DepthwiseCall<T> call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     parallel(threads_, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
       for (std::size_t n = 0; n < plans_.size(); ++n) {
@@ -143,7 +143,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     return aligned_bytes<T>(packed_elements_) + aligned_bytes<const T*>(packed_rows_);
   }
 
-  void run_rows(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+  void run_rows(const DirectedCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
                 const Range& units, std::byte* scratch) const noexcept {
     const auto& axes = plan.phase.axes;
     DepthwiseRows<T> p{};
@@ -192,7 +192,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     }
   }
 
-  void run_flat(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+  void run_flat(const DirectedCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
                 const Range& units, std::byte* scratch) const noexcept {
     DepthwiseFlat<T> p{};
     p.packed = reinterpret_cast<T*>(scratch);
@@ -222,7 +222,7 @@ class DepthwiseChannelsFirst final : public Depthwise<T> {
     }
   }
 
-  void finish(const DepthwiseCall<T>& call, std::int64_t sample, std::int64_t channel,
+  void finish(const DirectedCall<T>& call, std::int64_t sample, std::int64_t channel,
               std::int64_t pixel, std::int64_t count, std::int64_t step) const noexcept {
     const auto rest = call.epilogue.rest(sample, channel, pixel, step);
     table_.epilogue(rest, 1, static_cast<int>(count), call.output.sample(sample, channel) + pixel,

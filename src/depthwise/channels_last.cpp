@@ -17,9 +17,9 @@ namespace {
 template <class T>
 class DepthwiseChannelsLast final : public Depthwise<T> {
   using Base = Depthwise<T>;
-  using Base::adjoint_, Base::channels_, Base::destination_, Base::kernels_, Base::multiplier_,
-      Base::plans_, Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_,
-      Base::table_, Base::threads_, Base::zeros_, Base::zeros_begin_;
+  using Base::channels_, Base::destination_, Base::kernels_, Base::multiplier_, Base::plans_,
+      Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_, Base::table_,
+      Base::threads_, Base::zeros_, Base::zeros_begin_;
 
  public:
   DepthwiseChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
@@ -77,7 +77,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const DepthwiseCall<T> call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
@@ -140,7 +140,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
 
   std::size_t thread_bytes() const noexcept { return lengths_.bytes(); }
 
-  void run_part(const DepthwiseCall<T>& call, int row_part, const Range& channels,
+  void run_part(const DirectedCall<T>& call, int row_part, const Range& channels,
                 std::byte* scratch) const noexcept {
     const SourceLists<T> lists(scratch, lengths_);
     for (std::size_t n = 0; n < plans_.size(); ++n) {
@@ -165,7 +165,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   /// The row of the source under step i of the output rows from `first` on; null in zero padding.
-  const T* source_row(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan,
+  const T* source_row(const DirectedCall<T>& call, const DepthwisePhase<T>& plan,
                       std::int64_t sample, std::int64_t source_plane, std::int64_t first,
                       std::int64_t i) const noexcept {
     const std::int64_t h = plan.height.source(first, i);
@@ -174,7 +174,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
            (source_plane * source_pixels_[1] + h) * source_pixels_[2] * call.source.pixel_stride;
   }
 
-  void roll(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+  void roll(const DirectedCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
             std::int64_t sample, std::int64_t d, const Strip& rows, const Range& channels,
             const SourceLists<T>& lists) const noexcept {
     const auto& axes = plan.phase.axes;
@@ -198,7 +198,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
         });
   }
 
-  void run_blocks(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
+  void run_blocks(const DirectedCall<T>& call, const DepthwisePhase<T>& plan, const Tiles& tiles,
                   std::int64_t sample, std::int64_t d, std::int64_t row, const Range& channels,
                   const SourceLists<T>& lists) const noexcept {
     const auto& axes = plan.phase.axes;
@@ -244,7 +244,7 @@ class DepthwiseChannelsLast final : public Depthwise<T> {
   }
 
   /// What of the epilogue the kernels leave.
-  void finish(const DepthwiseCall<T>& call, const DepthwisePhase<T>& plan, std::int64_t sample,
+  void finish(const DirectedCall<T>& call, const DepthwisePhase<T>& plan, std::int64_t sample,
               std::int64_t d, const Strip& rows, const Range& channels) const noexcept {
     const AxisPhase& width = plan.phase.axes[2];
     for (std::int64_t r = 0; r < rows.count; ++r) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "convolith/algorithm.hpp"
+#include "directed_call.hpp"
 #include "epilogue.hpp"
 #include "kernels/depthwise_table.hpp"
 #include "packed_rows.hpp"
@@ -34,14 +35,6 @@ struct DepthwisePhase : DensePhase {
   }
 };
 
-template <class T>
-struct DepthwiseCall {
-  Maps<T> source, output;
-  const T* bias;
-  BoundEpilogue<T> epilogue;
-  const T* packed;
-};
-
 /// What the executions for either layout share: the phases of a problem, and the kernels.
 template <class T>
 class Depthwise : public Execution {
@@ -51,8 +44,7 @@ class Depthwise : public Execution {
         table_(kernels_for<T>(machine)),
         kernels_(*table_.depthwise),
         threads_(threads),
-        adjoint_(is_adjoint(problem)),
-        channels_(adjoint_ ? problem.in_channels : problem.out_channels),
+        channels_(is_adjoint(problem) ? problem.in_channels : problem.out_channels),
         multiplier_(problem.out_channels_per_group()) {
     const Extents extents = source_extents(problem);
     destination_ = destination_extents(problem);
@@ -63,7 +55,7 @@ class Depthwise : public Execution {
     // What the kernels do not do themselves follows while the outputs are in L1.
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
-    store_ = {fused.clamps, fused.least, fused.greatest};
+    store_ = fused.store();
   }
 
   std::size_t packed_bytes() const noexcept override {
@@ -71,12 +63,6 @@ class Depthwise : public Execution {
   }
 
  protected:
-  DepthwiseCall<T> bind(const ConvArguments& arguments, const void* packed) const noexcept {
-    return {typed<T>(adjoint_ ? arguments.y : arguments.x),
-            typed<T>(adjoint_ ? arguments.x : arguments.y), static_cast<const T*>(arguments.bias),
-            BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
-  }
-
   std::int64_t destination_pixel(const DepthwisePhase<T>& plan, std::int64_t d, std::int64_t h,
                                  std::int64_t w) const noexcept {
     const auto& axes = plan.phase.axes;
@@ -90,7 +76,6 @@ class Depthwise : public Execution {
   const Kernels<T>& table_;
   const DepthwiseKernels<T>& kernels_;
   int threads_;
-  bool adjoint_;
   std::int64_t channels_, multiplier_;
   std::array<std::int64_t, kSpatialAxes> source_pixels_{}, destination_{};
   std::vector<DepthwisePhase<T>> plans_;

@@ -24,9 +24,9 @@ std::int64_t band_elements(const Machine& machine) {
 template <class T>
 class DepthwiseTransposed final : public Depthwise<T> {
   using Base = Depthwise<T>;
-  using Base::adjoint_, Base::channels_, Base::destination_, Base::kernels_, Base::plans_,
-      Base::problem_, Base::second_pass_, Base::source_pixels_, Base::store_, Base::table_,
-      Base::threads_, Base::zeros_, Base::zeros_begin_;
+  using Base::channels_, Base::destination_, Base::kernels_, Base::plans_, Base::problem_,
+      Base::second_pass_, Base::source_pixels_, Base::store_, Base::table_, Base::threads_,
+      Base::zeros_, Base::zeros_begin_;
 
  public:
   DepthwiseTransposed(const ConvProblem& problem, const Machine& machine, int threads)
@@ -59,7 +59,7 @@ class DepthwiseTransposed final : public Depthwise<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const DepthwiseCall<T> call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     const auto bands = static_cast<std::int64_t>(bands_.size());
     const std::int64_t vectors = divide_up(channels_, lanes_);
     parallel(threads_, [&](int thread, int team) {
@@ -129,7 +129,7 @@ class DepthwiseTransposed final : public Depthwise<T> {
     }
   }
 
-  void run_band(const DepthwiseCall<T>& call, std::int64_t sample, std::int64_t vector,
+  void run_band(const DirectedCall<T>& call, std::int64_t sample, std::int64_t vector,
                 const Band& band, const Scratch& scratch) const noexcept {
     const DepthwisePhase<T>& plan = plans_[0];
     const std::int64_t channel = vector * lanes_;
@@ -166,7 +166,7 @@ class DepthwiseTransposed final : public Depthwise<T> {
   }
 
   /// Rows that follow one another do so in the output as well.
-  void bring_home(const DepthwiseCall<T>& call, std::int64_t sample, std::int64_t channel,
+  void bring_home(const DirectedCall<T>& call, std::int64_t sample, std::int64_t channel,
                   std::int64_t channels, const Strip& rows, const T* sums) const noexcept {
     const std::int64_t step = plans_[0].height.class_step();
     const std::int64_t together = step == 1 ? rows.count : 1;

@@ -15,8 +15,8 @@ namespace {
 template <class T>
 class GroupedChannelsFirst final : public Grouped<T> {
   using Base = Grouped<T>;
-  using Base::adjoint_, Base::channels_, Base::destination_, Base::group_, Base::kernels_,
-      Base::phases_, Base::problem_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
+  using Base::channels_, Base::destination_, Base::group_, Base::kernels_, Base::phases_,
+      Base::problem_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
 
  public:
   GroupedChannelsFirst(const ConvProblem& problem, const Machine& machine, int threads)
@@ -65,7 +65,7 @@ class GroupedChannelsFirst final : public Grouped<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const GroupedCall<T> call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     parallel(threads_, [&](int thread, int team) {
       T* scratch =
           reinterpret_cast<T*>(static_cast<std::byte*>(workspace) + thread_bytes() * thread);
@@ -192,7 +192,7 @@ class GroupedChannelsFirst final : public Grouped<T> {
     tiles.runs = std::move(packing.runs);
   }
 
-  void run_units(const GroupedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
+  void run_units(const DirectedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
                  const Range& units, T* scratch) const noexcept {
     const auto& axes = phase.phase.axes;
     GroupedRows<T> p{};
@@ -231,7 +231,7 @@ class GroupedChannelsFirst final : public Grouped<T> {
   }
 
   /// What of the epilogue the kernels leave.
-  void finish(const GroupedCall<T>& call, const DensePhase& phase, const Piece& piece,
+  void finish(const DirectedCall<T>& call, const DensePhase& phase, const Piece& piece,
               std::int64_t sample, std::int64_t channel) const noexcept {
     const std::int64_t step = phase.phase.axes[2].step;
     for (std::int64_t r = 0; r < piece.rows; ++r) {

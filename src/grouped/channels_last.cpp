@@ -17,8 +17,8 @@ namespace {
 template <class T>
 class GroupedChannelsLast final : public Grouped<T> {
   using Base = Grouped<T>;
-  using Base::adjoint_, Base::channels_, Base::destination_, Base::group_, Base::kernels_,
-      Base::phases_, Base::problem_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
+  using Base::channels_, Base::destination_, Base::group_, Base::kernels_, Base::phases_,
+      Base::problem_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
 
  public:
   GroupedChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
@@ -76,7 +76,7 @@ class GroupedChannelsLast final : public Grouped<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const GroupedCall<T> call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
@@ -166,7 +166,7 @@ class GroupedChannelsLast final : public Grouped<T> {
     return aligned_bytes<const T*>(most_pixels_) + aligned_bytes<std::int64_t>(most_slabs_);
   }
 
-  void run_part(const GroupedCall<T>& call, int row_part, const Range& vectors,
+  void run_part(const DirectedCall<T>& call, int row_part, const Range& vectors,
                 std::byte* scratch) const noexcept {
     for (std::size_t n = 0; n < phases_.size(); ++n) {
       const auto rows = static_cast<std::int64_t>(tiles_[n].rows.size());
@@ -179,7 +179,7 @@ class GroupedChannelsLast final : public Grouped<T> {
     }
   }
 
-  void run_rows(const GroupedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
+  void run_rows(const DirectedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
                 std::int64_t sample, std::int64_t d, const Strip& rows, const Range& vectors,
                 std::byte* scratch) const noexcept {
     auto* pixels = reinterpret_cast<const T**>(scratch);
@@ -233,7 +233,7 @@ class GroupedChannelsLast final : public Grouped<T> {
 
   /// The pixels under a block that begins at column `first`, slab by slab. Those in zero padding
   /// are a pixel of zeros; kernels of any extent leave out rows that are.
-  void list_pixels(const GroupedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
+  void list_pixels(const DirectedCall<T>& call, const DensePhase& phase, const Tiles& tiles,
                    std::int64_t sample, std::int64_t d, const Strip& rows, std::int64_t first,
                    const T** pixels, std::int64_t* slab_weights,
                    GroupedBlocks<T>& b) const noexcept {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "convolith/algorithm.hpp"
+#include "directed_call.hpp"
 #include "epilogue.hpp"
 #include "kernels/grouped_table.hpp"
 #include "packed_rows.hpp"
@@ -12,14 +13,6 @@
 #include "runtime/cpu.hpp"
 
 namespace convolith {
-
-template <class T>
-struct GroupedCall {
-  Maps<T> source, output;
-  const T* bias;
-  BoundEpilogue<T> epilogue;
-  const T* packed;
-};
 
 /// What the executions for either layout share: the phases of a problem, and where weights stand.
 template <class T>
@@ -41,16 +34,10 @@ class Grouped : public Execution {
     // What the kernels do not do themselves follows while the outputs are in L1.
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
-    store_ = {fused.clamps, fused.least, fused.greatest};
+    store_ = fused.store();
   }
 
  protected:
-  GroupedCall<T> bind(const ConvArguments& arguments, const void* packed) const noexcept {
-    return {typed<T>(adjoint_ ? arguments.y : arguments.x),
-            typed<T>(adjoint_ ? arguments.x : arguments.y), static_cast<const T*>(arguments.bias),
-            BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
-  }
-
   std::int64_t destination_pixel(const DensePhase& phase, std::int64_t d, std::int64_t h,
                                  std::int64_t w) const noexcept {
     const auto& axes = phase.phase.axes;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "arithmetic.hpp"
+#include "directed_call.hpp"
 #include "epilogue.hpp"
 #include "kernels/grouped_table.hpp"
 #include "row_share.hpp"
@@ -46,22 +47,10 @@ class StrideTwo : public Execution {
     // What the kernels do not do themselves follows while the outputs are in cache.
     const FusedClamp<T> fused(problem.epilogue);
     second_pass_ = fused.rest;
-    store_ = {fused.clamps, fused.least, fused.greatest};
+    store_ = fused.store();
   }
 
  protected:
-  struct Call {
-    Maps<T> source, output;
-    const T* bias;
-    BoundEpilogue<T> epilogue;
-    const T* packed;
-  };
-
-  Call bind(const ConvArguments& arguments, const void* packed) const noexcept {
-    return {typed<T>(arguments.y), typed<T>(arguments.x), static_cast<const T*>(arguments.bias),
-            BoundEpilogue<T>(problem_, arguments), static_cast<const T*>(packed)};
-  }
-
   std::int64_t taps() const noexcept { return problem_.taps(); }
 
   ConvProblem problem_;
@@ -80,7 +69,6 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
   using Base = StrideTwo<T>;
   using Base::channels_, Base::columns_, Base::group_, Base::kernel_, Base::kernels_, Base::odd_,
       Base::problem_, Base::rows_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
-  using typename Base::Call;
 
  public:
   StrideTwoChannelsLast(const ConvProblem& problem, const Machine& machine, int threads)
@@ -136,7 +124,7 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
-    const Call call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     const int parts = share_.row_parts * share_.vector_parts;
     parallel(parts, [&](int thread, int team) {
       auto* scratch = static_cast<std::byte*>(workspace) + thread_bytes() * thread;
@@ -180,8 +168,8 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
     return aligned_bytes<const T*>(pixels_of_block()) + aligned_bytes<std::int64_t>(rows_.taken);
   }
 
-  void run_rows(const Call& call, std::int64_t sample, std::int64_t pair, const Range& vectors,
-                std::byte* scratch) const noexcept {
+  void run_rows(const DirectedCall<T>& call, std::int64_t sample, std::int64_t pair,
+                const Range& vectors, std::byte* scratch) const noexcept {
     auto* pixels = reinterpret_cast<const T**>(scratch);
     auto* row_steps =
         reinterpret_cast<std::int64_t*>(scratch + aligned_bytes<const T*>(pixels_of_block()));
@@ -227,7 +215,7 @@ class StrideTwoChannelsLast final : public StrideTwo<T> {
   }
 
   /// What of the epilogue the kernels leave.
-  void finish(const Call& call, std::int64_t sample, std::int64_t row, int rows,
+  void finish(const DirectedCall<T>& call, std::int64_t sample, std::int64_t row, int rows,
               const Range& vectors) const noexcept {
     const std::int64_t begin = vectors.begin * table_.lanes;
     const std::int64_t end = std::min(channels_, vectors.end * table_.lanes);
@@ -249,7 +237,6 @@ class StrideTwoChannelsFirst final : public StrideTwo<T> {
   using Base = StrideTwo<T>;
   using Base::channels_, Base::columns_, Base::group_, Base::kernel_, Base::kernels_, Base::odd_,
       Base::problem_, Base::rows_, Base::second_pass_, Base::store_, Base::table_, Base::threads_;
-  using typename Base::Call;
 
  public:
   StrideTwoChannelsFirst(const ConvProblem& problem, const Machine& machine, int threads)
@@ -283,7 +270,7 @@ class StrideTwoChannelsFirst final : public StrideTwo<T> {
 
   void run(const ConvArguments& arguments, const void* packed,
            void* /*workspace*/) const noexcept override {
-    const Call call = this->bind(arguments, packed);
+    const DirectedCall<T> call(problem_, arguments, packed);
     const std::int64_t units = problem_.batch * problem_.groups * group_blocks_ * pieces_;
     parallel_for(threads_, units, [&](std::int64_t unit, int) {
       const Range pairs = Range::share(rows_.pairs, static_cast<int>(unit % pieces_), pieces_);
@@ -302,8 +289,8 @@ class StrideTwoChannelsFirst final : public StrideTwo<T> {
             std::min(group_, (block + 1) * kernels_.plane_channels)};
   }
 
-  void run_plane(const Call& call, std::int64_t sample, std::int64_t group, std::int64_t block,
-                 const Range& pairs) const noexcept {
+  void run_plane(const DirectedCall<T>& call, std::int64_t sample, std::int64_t group,
+                 std::int64_t block, const Range& pairs) const noexcept {
     const Range channels = block_channels(block);
     const std::int64_t channel = group * group_ + channels.begin;
     StrideTwoPlane<T> p{};

@@ -82,12 +82,12 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/column_sums/in_turn.cpp": (
         (
-            "if («source.pixel_stride != channels_» || output.pixel_stride",
+            "if («call.source.pixel_stride != channels_» || call.output.pixel_stride",
             "false",
             "channels between those that are read are taken for them",
         ),
         (
-            "|| «output.pixel_stride != channels_») {",
+            "|| «call.output.pixel_stride != channels_») {",
             "false",
             "channels between those that are written are overwritten",
         ),
