@@ -1,6 +1,7 @@
 #include "implicit_gemm/channel_lanes.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "arithmetic.hpp"
@@ -43,8 +44,12 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
       fused_(problem.epilogue, problem.layout == Layout::channels_last) {
   this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
   choose_segments();
-  // Strips take a quarter of L2, the weights of a sweep half of it.
-  this->cut_blocks(static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T)));
+  // Strips take a quarter of L2, the weights of a sweep half of it. Where the weights of one panel
+  // outgrow that, sources in place are read again for each panel sooner than weights for a few
+  // rows.
+  const auto strip_elements = static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T));
+  const bool all_rows = this->in_place_ && this->panel_elements_ > strip_elements;
+  this->cut_blocks(all_rows ? std::numeric_limits<std::int64_t>::max() : strip_elements);
   // A run of pixels, in L1, goes through the panels of weights that fit beside maps into L2 before
   // the next run, so that the outputs of a pixel are written together; one by one where threads
   // share pixels, for prefetchers take from one what another is about to write.
@@ -75,6 +80,10 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     }
     most_taps_ = std::max(most_taps_, taps);
     segments_.push_back(std::move(segments));
+    const AxisPhase& height = this->phases_[p].phase.axes[1];
+    bands_.push_back(problem.padding_mode == PaddingMode::zeros
+                         ? ranges_of_equal_taps(height, this->sources_[1])
+                         : std::vector<Range>{{0, height.count}});
   }
 }
 
@@ -136,6 +145,9 @@ typename ChannelLanes<T>::Segment ChannelLanes<T>::cut_products(
   const auto width_taps = static_cast<std::int64_t>(width.taps.size());
   Segment result;
   result.columns = columns.columns;
+  for (const ColumnSegment::Tap& tap : columns.taps) {
+    result.padded = result.padded || tap.padded_edges != 0;
+  }
   result.row_units = touching_ ? std::min<std::int64_t>(width_taps, 1)
                                : static_cast<std::int64_t>(columns.taps.size());
   result.length = (touching_ ? std::max<std::int64_t>(width_taps, 1) : 1) * this->reduced_;
@@ -295,6 +307,7 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
       for (std::int64_t sweep = 0; more; sweep += sweep_blocks_) {
         more = false;
         for (std::int64_t row = block.row; row < row_end; ++row) {
+          const Range band = band_of(p, block, row);
           const Tap* listed = reinterpret_cast<const Tap*>(lists);
           for (const Segment& segment : segments_[p]) {
             const std::int64_t count =
@@ -305,9 +318,9 @@ void ChannelLanes<T>::multiply(const Call& call, const Block& block, const T* st
             more = more || end < count;
             if (sweep > 0 && sweep >= count) continue;
             multiply_row(call,
-                         {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, row, part,
+                         {block, plan, segment, taps, k_blocks + sweep, k_blocks + end, part,
                           sweep > 0, end == count, streams && part.begin == panels.begin},
-                         sources, tiles);
+                         row, band, sources, tiles);
           }
         }
       }
@@ -360,46 +373,80 @@ std::int64_t ChannelLanes<T>::list_k_blocks(const Phase& phase, const Segment& s
   return blocks - first;
 }
 
-/// Adds the products of one sweep to the tiles of a segment in one output row.
+/// The rows of a block whose products are those of `row`.
 template <class T>
-void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products,
-                                   const Sources& sources, T* tiles) const noexcept {
+Range ChannelLanes<T>::band_of(std::size_t phase, const Block& block,
+                               std::int64_t row) const noexcept {
+  for (const Range& band : bands_[phase]) {
+    if (row < band.end) {
+      return {std::max(band.begin, block.row), std::min(band.end, block.row_end)};
+    }
+  }
+  return {row, row + 1};
+}
+
+/// Adds products to the tiles of a segment in one row; where the segment is so narrow that the
+/// multiply-adds of a tile would wait for one another, and has more rows with the same products,
+/// to those of all these rows when the first of them comes, column by column.
+template <class T>
+void ChannelLanes<T>::multiply_row(const Call& call, const Products& products, std::int64_t row,
+                                   const Range& band, const Sources& sources,
+                                   T* tiles) const noexcept {
   const Block& block = products.block;
-  const AxisPhase& width = products.plan.phase.axes[2];
   const Segment& segment = products.segment;
+  const Range columns{
+      std::max(segment.columns.begin, block.column),
+      std::min({segment.columns.end, block.column_end, products.plan.phase.axes[2].count})};
+  const std::int64_t count = columns.end - columns.begin;
+  if (count <= 0) return;
+  if (count >= kIndependentPixels || count >= band.end - band.begin || segment.padded) {
+    multiply_line(call, products, {row, columns.begin, count, false}, sources, tiles);
+  } else if (row == band.begin) {
+    for (std::int64_t column = columns.begin; column < columns.end; ++column) {
+      multiply_line(call, products, {row, column, band.end - band.begin, true}, sources, tiles);
+    }
+  }
+}
+
+/// Adds products to the tiles of some destinations.
+template <class T>
+void ChannelLanes<T>::multiply_line(const Call& call, const Products& products, const Line& line,
+                                    const Sources& sources, T* tiles) const noexcept {
+  const Block& block = products.block;
+  const Segment& segment = products.segment;
+  const Phase& phase = products.plan.phase;
+  const auto& [depth, height, width] = phase.axes;
   const std::int64_t phase_columns = std::min(block.column_end, width.count) - block.column;
-  const Range columns{std::max(segment.columns.begin - block.column, std::int64_t{0}),
-                      std::min(segment.columns.end - block.column, phase_columns)};
-  if (columns.begin >= columns.end) return;
-  const std::int64_t row = products.row - block.row;
+  const std::int64_t output_step = line.down ? height.step * this->outputs_[2] : width.step;
   GatherTile<T> tile{};
   tile.tile_pixels = this->tile_pixels_;
-  tile.source_pixel_stride = sources.pixel_stride;
+  tile.source_pixel_stride = line.down ? sources.row_stride : sources.pixel_stride;
   tile.source_channel_stride = sources.channel_stride;
-  tile.output_pixel_stride =
-      this->channels_last_ ? width.step * call.output.pixel_stride : this->panel_width_;
+  tile.output_pixel_stride = this->channels_last_ ? output_step * call.output.pixel_stride
+                             : line.down          ? phase_columns * this->panel_width_
+                                                  : this->panel_width_;
   tile.least = fused_.least;
   tile.greatest = fused_.greatest;
-  const std::int64_t count = columns.end - columns.begin;
-  const auto runs = static_cast<int>(divide_up(count, run_pixels_));
+  const auto runs = static_cast<int>(divide_up(line.pixels, run_pixels_));
   for (int r = 0; r < runs; ++r) {
-    const Range run = Range::share(count, r, runs);
-    const Range range{columns.begin + run.begin, columns.begin + run.end};
-    const std::int64_t pixel = this->output_pixel(products.plan.phase, block.depth, products.row,
-                                                  block.column + range.begin);
-    tile.pixels = static_cast<int>(range.end - range.begin);
-    tile.edges = (block.column + range.begin == segment.columns.begin ? kFirstPixel : 0U) |
-                 (block.column + range.end == segment.columns.end ? kLastPixel : 0U);
+    const Range run = Range::share(line.pixels, r, runs);
+    const std::int64_t row = line.row + (line.down ? run.begin : 0);
+    const std::int64_t column = line.column + (line.down ? 0 : run.begin);
+    const std::int64_t pixel = this->output_pixel(phase, block.depth, row, column);
+    tile.pixels = static_cast<int>(run.end - run.begin);
+    tile.edges = (column == segment.columns.begin ? kFirstPixel : 0U) |
+                 (line.column + run.end == segment.columns.end ? kLastPixel : 0U);
     for (Range panels = products.panels; panels.begin < products.panels.end;
          panels.begin = panels.end) {
       if (segment.offsets.empty()) panels.end = panels.begin + 1;
-      tile.source =
-          sources.data + row * sources.row_stride + range.begin * sources.pixel_stride;
+      tile.source = sources.data + (row - block.row) * sources.row_stride +
+                    (column - block.column) * sources.pixel_stride;
       tile.output = this->channels_last_
                         ? call.output.sample(block.sample, first_channel(block, panels.begin)) +
                               pixel * call.output.pixel_stride
-                        : tiles + (row * phase_columns + range.begin) * this->panel_width_;
-      multiply_run(call, products, panels, pixel, tile);
+                        : tiles + ((row - block.row) * phase_columns + column - block.column) *
+                                      this->panel_width_;
+      multiply_run(call, products, panels, pixel, output_step, tile);
     }
   }
 }
@@ -407,8 +454,8 @@ void ChannelLanes<T>::multiply_row(const Call& call, const RowProducts& products
 /// The k blocks of some pixels, and what the epilogue leaves of them: of several panels where terms
 /// have offsets of their own, else of one.
 template <class T>
-void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products,
-                                   const Range& panels, std::int64_t pixel,
+void ChannelLanes<T>::multiply_run(const Call& call, const Products& products, const Range& panels,
+                                   std::int64_t pixel, std::int64_t pixel_step,
                                    GatherTile<T>& tile) const noexcept {
   const Block& block = products.block;
   const Segment& segment = products.segment;
@@ -420,8 +467,8 @@ void ChannelLanes<T>::multiply_run(const Call& call, const RowProducts& products
   const bool rest = this->channels_last_ && products.finishes && fused_.rest;
   TileEpilogue<T> epilogue{};
   if (rest || fused_.adds_residual) {
-    epilogue = call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel,
-                                  products.plan.phase.axes[2].step);
+    epilogue =
+        call.epilogue.rest(block.sample, first_channel(block, panels.begin), pixel, pixel_step);
   }
   if (fused_.adds_residual) {
     tile.residual = epilogue.residual;

@@ -25,6 +25,7 @@ class ChannelLanes final : public StripGemm<T> {
   /// The products of some columns. A unit is a kernel row whose taps touch, or one tap.
   struct Segment {
     Range columns;
+    bool padded = false;      ///< whether a column at its ends finds padding under a tap
     std::vector<Tap> taps;    ///< of the units; where read in place, their sources count pixels
     std::vector<std::int64_t> offsets;  ///< of every term's source; empty where units are long
     std::int64_t row_units;   ///< in a kernel row
@@ -37,18 +38,24 @@ class ChannelLanes final : public StripGemm<T> {
     std::int64_t unit, units, begin, length;
   };
 
-  /// Some k blocks of a segment in one output row and some panels of channels.
-  struct RowProducts {
+  /// Some k blocks of a segment, the same for some output rows, and some panels of channels.
+  struct Products {
     const Block& block;
     const PhasePlan& plan;
     const Segment& segment;
     const Tap* taps;  ///< of the segment
     const KBlock* begin;
     const KBlock* end;
-    std::int64_t row;
     Range panels;
     bool accumulates, finishes;  ///< whether there were k blocks before; whether none follow
     bool streams;                ///< whether sources, which touch, come from memory
+  };
+
+  /// Destinations that lie side by side in a row, or one below the other.
+  struct Line {
+    std::int64_t row, column;  ///< of the first
+    std::int64_t pixels;
+    bool down;
   };
 
   /// Where a block's tiles read.
@@ -78,10 +85,14 @@ class ChannelLanes final : public StripGemm<T> {
                  std::byte* scratch) const noexcept;
   std::int64_t list_k_blocks(const Phase& phase, const Segment& segment, std::int64_t depth,
                              std::int64_t row, KBlock* blocks) const noexcept;
-  void multiply_row(const Call& call, const RowProducts& products, const Sources& sources,
-                    T* tiles) const noexcept;
-  void multiply_run(const Call& call, const RowProducts& products, const Range& panels,
-                    std::int64_t pixel, GatherTile<T>& tile) const noexcept;
+  Range band_of(std::size_t phase, const Block& block, std::int64_t row) const noexcept;
+  void multiply_row(const Call& call, const Products& products, std::int64_t row, const Range& band,
+                    const Sources& sources, T* tiles) const noexcept;
+  void multiply_line(const Call& call, const Products& products, const Line& line,
+                     const Sources& sources, T* tiles) const noexcept;
+  void multiply_run(const Call& call, const Products& products, const Range& panels,
+                    std::int64_t pixel, std::int64_t pixel_step,
+                    GatherTile<T>& tile) const noexcept;
   void finish_rows(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t rows, std::int64_t columns, const Range& panels,
                    const T* tiles) const noexcept;
@@ -100,6 +111,7 @@ class ChannelLanes final : public StripGemm<T> {
   std::int64_t panels_together_;  ///< that a run of pixels goes through before the next one
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit
   std::vector<std::vector<ColumnSegment>> columns_;  ///< of each phase
+  std::vector<std::vector<Range>> bands_;       ///< of rows with the same products, of each phase
   std::vector<std::vector<Segment>> segments_;  ///< of each phase
   std::int64_t most_taps_ = 0;                  ///< of a phase, over its segments
   std::int64_t most_blocks_ = 0;                ///< of a segment

@@ -8,6 +8,13 @@
 namespace convolith {
 namespace {
 
+/// Those that find a tap inside a source of [0, sources).
+Range destinations_inside(const AxisPhase& axis, const AxisPhase::Tap& tap, std::int64_t sources) {
+  const std::int64_t begin =
+      std::clamp<std::int64_t>(divide_up(-tap.offset, axis.source_step), 0, axis.count);
+  return {begin, std::clamp(divide_up(sources - tap.offset, axis.source_step), begin, axis.count)};
+}
+
 ColumnSegment::Tap* find(ColumnSegment& segment, std::size_t index) {
   for (ColumnSegment::Tap& tap : segment.taps) {
     if (tap.index == index) return &tap;
@@ -44,25 +51,26 @@ std::vector<ColumnSegment> whole_segment(const AxisPhase& width) {
   return {segment};
 }
 
-std::vector<ColumnSegment> segments_inside(const AxisPhase& width, std::int64_t sources) {
-  std::vector<Range> inside;
-  std::vector<std::int64_t> cuts{0, width.count};
-  for (const AxisPhase::Tap& tap : width.taps) {
-    const std::int64_t begin =
-        std::clamp<std::int64_t>(divide_up(-tap.offset, width.source_step), 0, width.count);
-    const std::int64_t end =
-        std::clamp(divide_up(sources - tap.offset, width.source_step), begin, width.count);
-    inside.push_back({begin, end});
-    cuts.insert(cuts.end(), {begin, end});
+std::vector<Range> ranges_of_equal_taps(const AxisPhase& axis, std::int64_t sources) {
+  std::vector<std::int64_t> cuts{0, axis.count};
+  for (const AxisPhase::Tap& tap : axis.taps) {
+    const Range inside = destinations_inside(axis, tap, sources);
+    cuts.insert(cuts.end(), {inside.begin, inside.end});
   }
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::vector<Range> ranges;
+  for (std::size_t i = 1; i < cuts.size(); ++i) ranges.push_back({cuts[i - 1], cuts[i]});
+  return ranges;
+}
 
+std::vector<ColumnSegment> segments_inside(const AxisPhase& width, std::int64_t sources) {
   std::vector<ColumnSegment> segments;
-  for (std::size_t i = 1; i < cuts.size(); ++i) {
-    ColumnSegment segment{{cuts[i - 1], cuts[i]}, {}};
-    for (std::size_t t = 0; t < inside.size(); ++t) {
-      if (inside[t].begin <= cuts[i - 1] && cuts[i] <= inside[t].end) {
+  for (const Range& columns : ranges_of_equal_taps(width, sources)) {
+    ColumnSegment segment{columns, {}};
+    for (std::size_t t = 0; t < width.taps.size(); ++t) {
+      const Range inside = destinations_inside(width, width.taps[t], sources);
+      if (inside.begin <= columns.begin && columns.end <= inside.end) {
         segment.taps.push_back({t, 0});
       }
     }
@@ -77,7 +85,6 @@ std::vector<ColumnSegment> segments_inside(const AxisPhase& width, std::int64_t 
 }
 
 double segment_products(const std::vector<ColumnSegment>& segments, int tile_pixels) {
-  constexpr std::int64_t kIndependentPixels = 4;
   double products = 0;
   for (const ColumnSegment& segment : segments) {
     const std::int64_t columns = segment.columns.end - segment.columns.begin;

@@ -39,14 +39,44 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the tiles of channels_first overwrite the taps that are listed",
         ),
         (
-            "tile.edges = («block.column + range.begin == segment.columns.begin» ? kFirstPixel",
+            "tile.edges = («column == segment.columns.begin» ? kFirstPixel",
             "false",
             "the first pixel of a tile is not known for one",
         ),
         (
-            "(«block.column + range.end == segment.columns.end» ? kLastPixel",
+            "(«line.column + run.end == segment.columns.end» ? kLastPixel",
             "false",
             "the last pixel of a tile is not known for one",
+        ),
+        (
+            "output_step = line.down ? «height.step * this->outputs_[2]» : width.step;",
+            "width.step",
+            "the pixels of a column are written side by side",
+        ),
+        (
+            "tile.source_pixel_stride = line.down ? «sources.row_stride» : sources.pixel_stride;",
+            "sources.pixel_stride",
+            "the pixels of a column read those of a row",
+        ),
+        (
+            ": line.down          ? «phase_columns» * this->panel_width_",
+            "1",
+            "channels_first: the tiles of a column lie side by side",
+        ),
+        (
+            "return {std::max(band.begin, block.row), «std::min(band.end, block.row_end)»};",
+            "band.end",
+            "a column of tiles runs into the rows of the next block",
+        ),
+        (
+            "return {«std::max(band.begin, block.row)», std::min(band.end, block.row_end)};",
+            "band.begin",
+            "rows with the same taps as those of an earlier block have no columns of tiles",
+        ),
+        (
+            "count >= band.end - band.begin || «segment.padded»)",
+            "false",
+            "a column of tiles forgets which of its taps are padding",
         ),
         (
             "const std::int64_t begin = std::clamp<std::int64_t>(«divide_up(-offset, step)», 0, "
@@ -158,14 +188,13 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/column_segments.cpp": (
         (
-            "std::clamp<std::int64_t>(«divide_up(-tap.offset, width.source_step)», 0, "
-            "width.count);",
-            "divide_up(-tap.offset, width.source_step) - 1",
+            "std::clamp<std::int64_t>(«divide_up(-tap.offset, axis.source_step)», 0, axis.count);",
+            "divide_up(-tap.offset, axis.source_step) - 1",
             "a column takes a tap that reads in front of the row",
         ),
         (
-            "std::clamp(«divide_up(sources - tap.offset, width.source_step)», begin, width.count);",
-            "divide_up(sources - tap.offset, width.source_step) + 1",
+            "std::clamp(«divide_up(sources - tap.offset, axis.source_step)», begin, axis.count)};",
+            "divide_up(sources - tap.offset, axis.source_step) + 1",
             "a column takes a tap that reads behind the row",
         ),
     ),
