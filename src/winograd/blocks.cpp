@@ -5,11 +5,6 @@
 #include "arithmetic.hpp"
 
 namespace convolith {
-namespace {
-
-constexpr std::size_t kMostSharedBytes = std::size_t{8} << 20;
-
-}  // namespace
 
 WinogradBlocks::WinogradBlocks(const WinogradWork& work, std::size_t l2_bytes, int threads)
     : all_tiles_(work.tiles) {
@@ -17,51 +12,48 @@ WinogradBlocks::WinogradBlocks(const WinogradWork& work, std::size_t l2_bytes, i
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / work.element) / elements);
   };
   // Weights stream past a block of tiles from L3 or memory. Four register tiles of rows hide
-  // that; V may then outgrow L2, for it is read once for a group of panels.
+  // that; V may then outgrow L2, for it is read once for a group of panels. Blocks are twice as
+  // long where weights are far or to be transformed, and where there would be two of few tiles.
+  constexpr std::size_t kFarWeights = std::size_t{8} << 20, kPastL3 = std::size_t{32} << 20;
   const std::int64_t rows = 4 * work.tile_rows;
-  const std::int64_t weights = work.frequencies * work.terms * work.panels * work.columns;
+  const auto weights =
+      static_cast<std::size_t>(work.frequencies * work.terms * work.panels * work.columns) *
+      work.element;
   const std::int64_t sources = work.frequencies * work.row;  // of a tile
-  shared = divide_up(work.tiles, rows) * work.groups < threads ||
-           (work.few_tiles && work.groups == 1 && weights > sources * work.tiles) ||
-           weights > static_cast<std::int64_t>(kMostSharedBytes / work.element);
-  if (shared) {
-    count = divide_up(work.tiles, std::min(2 * rows, fitting(kMostSharedBytes, sources)));
-  } else {
-    const std::int64_t most =
-        std::min(work.few_tiles ? 2 * rows : rows, fitting(2 * l2_bytes, sources));
-    count = divide_up(work.tiles, most);
-    if (work.groups % threads != 0) count = std::min(work.tiles, round_up(count, threads));
-  }
+  const std::int64_t most =
+      work.tiles <= 2 * rows || work.transforms_weights || weights > kFarWeights
+          ? std::min(2 * rows, fitting((weights > kPastL3 ? 8 : 4) * l2_bytes, sources))
+          : std::min(rows, fitting(2 * l2_bytes, sources));
+  cut(work, divide_up(work.tiles, most), threads);
   tiles = divide_up(work.tiles, count);
-  panels = std::min(work.panels, fitting(l2_bytes / 2, work.frequencies * tiles * work.columns));
-  if (shared) balance(work, threads);
-  panel_groups = divide_up(work.panels, panels);
+  panels = std::min(divide_up(work.panels, shares),
+                    fitting(l2_bytes / 2, work.frequencies * tiles * work.columns));
+  panel_groups = std::min(work.panels, round_up(divide_up(work.panels, panels), shares));
   panels = divide_up(work.panels, panel_groups);
-  if (shared && panel_groups == 1) {
-    // Nobody else reads the V of a part: it is a block of the thread that multiplies it.
-    count *= parts;
-    tiles = divide_up(work.tiles, count);
-    parts = 1;
-    shared = false;
-  }
+  panel_groups = divide_up(work.panels, panels);
 }
 
-/// As many panels in a group, no more than now, and parts of a block that the largest share of a
-/// thread is smallest. A product of a few tiles takes as long as it takes to fetch the weights.
-void WinogradBlocks::balance(const WinogradWork& work, int threads) noexcept {
-  constexpr std::int64_t kFewestRows = 8;
-  const std::int64_t most = panels;
+/// So many blocks at least, and shares of the panels, that what one thread has to do is the least:
+/// in products of a tile with a column, of which those of few tiles take as long as it takes to
+/// fetch the weights, and transforms, of a tile's source and of a column's weights, that take as
+/// long as some.
+void WinogradBlocks::cut(const WinogradWork& work, std::int64_t fewest, int threads) noexcept {
+  constexpr std::int64_t kFetched = 10, kSource = 24, kWeights = 8;
   std::int64_t least = -1;
-  for (std::int64_t p = 1; p <= divide_up(tiles, kFewestRows); ++p) {
-    const std::int64_t rows = std::max(divide_up(tiles, p), kFewestRows);
-    for (std::int64_t together = most; together > 0; --together) {
-      const std::int64_t jobs = divide_up(work.panels, together) * p;
-      const std::int64_t columns = std::min(together * work.columns, work.produced);
-      const std::int64_t share = divide_up(jobs, threads) * columns * rows;
+  const std::int64_t most = std::min(work.tiles, round_up(fewest, std::int64_t{threads}));
+  for (std::int64_t blocks = fewest; blocks <= most; ++blocks) {
+    const std::int64_t rows = divide_up(work.tiles, blocks);
+    const std::int64_t products = std::max(rows, kFetched) +
+                                  (work.transforms_weights ? kWeights : 0);
+    for (std::int64_t parts = 1; parts <= std::min<std::int64_t>(threads, work.panels); ++parts) {
+      const std::int64_t columns =
+          std::min(divide_up(work.panels, parts) * work.columns, work.produced);
+      const std::int64_t share = divide_up(work.groups * blocks * parts, threads) *
+                                 (products * columns + rows * kSource);
       if (least >= 0 && share >= least) continue;
       least = share;
-      panels = together;
-      parts = p;
+      count = blocks;
+      shares = parts;
     }
   }
 }

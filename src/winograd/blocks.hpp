@@ -15,10 +15,12 @@ struct WinogradWork {
   std::int64_t row;        ///< elements of V of a tile and a frequency
   std::size_t element;     ///< bytes
   int tile_rows, columns;  ///< of a register tile, at most
-  bool few_tiles;          ///< WinogradGeometry::few_tiles
+  bool transforms_weights;  ///< each share those of its panels, rather than fetch them
 };
 
-/// How many tiles and panels go through the three steps together. No sum depends on it.
+/// How many tiles and panels go through the three steps together. No sum depends on it. A thread
+/// multiplies none but the V that it has made itself: what another core has just written comes as
+/// slowly as from memory, where the two have no cache in common.
 class WinogradBlocks {
  public:
   WinogradBlocks() = default;
@@ -26,17 +28,19 @@ class WinogradBlocks {
 
   std::int64_t count = 1;   ///< blocks of tiles
   std::int64_t tiles = 1;   ///< of a block, at most
-  std::int64_t parts = 1;   ///< of a block, among which threads share its products
   std::int64_t panels = 1;  ///< of a group of panels, at most
   std::int64_t panel_groups = 1;
-  bool shared = false;  ///< all threads work on one block, each on parts or panels of its own
+  std::int64_t shares = 1;  ///< of the groups, for each of which a block's V is made anew
 
   Range block(std::int64_t index) const noexcept {
     return Range::share(all_tiles_, static_cast<int>(index), static_cast<int>(count));
   }
+  Range groups_of(std::int64_t share) const noexcept {
+    return Range::share(panel_groups, static_cast<int>(share), static_cast<int>(shares));
+  }
 
  private:
-  void balance(const WinogradWork& work, int threads) noexcept;
+  void cut(const WinogradWork& work, std::int64_t fewest, int threads) noexcept;
 
   std::int64_t all_tiles_ = 0;
 };

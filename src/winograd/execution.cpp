@@ -16,7 +16,8 @@ namespace convolith {
 namespace {
 
 /// V = transformed sources [frequency][tile][tap, channel], U = transformed weights, M = V U for a
-/// group of panels of output channels. Blocks of tiles go through all three steps.
+/// group of panels of output channels. A unit of work is a block of tiles, or a share of its
+/// panels, and goes through all three steps.
 template <class T>
 class WinogradExecution final : public Execution {
  public:
@@ -42,16 +43,17 @@ class WinogradExecution final : public Execution {
     const std::int64_t longest =
         few_tiles_ ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
     term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
-    blocks_ = WinogradBlocks(
-        {problem.groups, frequencies_, tiles_, terms_, panels_, round_up(geometry.produced, lanes),
-         source_.row(), sizeof(T), kernels_.tile_rows, kernels_.tile_columns, few_tiles_},
-        machine.l2_bytes, threads);
-
-    weight_stride_ = odd_lines<T>(blocks_.panels * terms_ * kernels_.tile_columns);
+    for (Cut* cut : {&packed_cut_, &fresh_cut_}) {
+      cut->blocks = WinogradBlocks({problem.groups, frequencies_, tiles_, terms_, panels_,
+                                    round_up(geometry.produced, lanes), source_.row(), sizeof(T),
+                                    kernels_.tile_rows, kernels_.tile_columns, cut == &fresh_cut_},
+                                   machine.l2_bytes, threads);
+      cut->source_stride = odd_lines<T>(cut->blocks.tiles * source_.row());
+      cut->product_row = cut->blocks.panels * kernels_.tile_columns;
+      cut->product_stride = odd_lines<T>(cut->blocks.tiles * cut->product_row);
+    }
+    weight_stride_ = odd_lines<T>(packed_cut_.blocks.panels * terms_ * kernels_.tile_columns);
     chunk_stride_ = odd_lines<T>(term_chunk_ * kernels_.tile_columns);
-    source_stride_ = odd_lines<T>(blocks_.tiles * source_.row());
-    product_row_ = blocks_.panels * kernels_.tile_columns;
-    product_stride_ = odd_lines<T>(blocks_.tiles * product_row_);
 
     past_caches_ = channels_last_ && maps_outgrow_caches(problem);
     if (!channels_last_) {
@@ -63,19 +65,19 @@ class WinogradExecution final : public Execution {
   }
 
   std::size_t workspace_bytes() const noexcept override {
-    return shared_bytes() + thread_bytes(true) * threads_;
+    return thread_bytes(packed_cut_, true) * threads_;
   }
 
-  /// Threads that share tiles transform the same weights: that is sooner done than to fetch them
-  /// from another core's cache.
+  /// Each unit transforms the weights that it multiplies with, though another may need the same:
+  /// that is sooner done than to fetch them from another core's cache.
   std::size_t unpacked_workspace_bytes() const noexcept override {
-    if (!few_tiles_ || blocks_.count > (blocks_.shared ? 1 : threads_)) return 0;
-    return shared_bytes() + thread_bytes(false) * threads_;
+    if (geometry_.reduced_taps > 1 || fresh_cut_.blocks.count > threads_) return 0;
+    return thread_bytes(fresh_cut_, false) * threads_;
   }
 
   std::size_t packed_bytes() const noexcept override {
-    return static_cast<std::size_t>(problem_.groups * blocks_.panel_groups * frequencies_ *
-                                    weight_stride_) *
+    return static_cast<std::size_t>(problem_.groups * packed_cut_.blocks.panel_groups *
+                                    frequencies_ * weight_stride_) *
            sizeof(T);
   }
 
@@ -83,12 +85,13 @@ class WinogradExecution final : public Execution {
   void pack(const void* weight, void* packed) const noexcept override {
     auto* target = static_cast<T*>(packed);
     const std::int64_t columns = kernels_.tile_columns;
+    const WinogradBlocks& blocks = packed_cut_.blocks;
     parallel_for(threads_, problem_.groups * panels_, [&](std::int64_t index, int) {
       const std::int64_t panel = index % panels_, group = index / panels_;
       T* to = target +
-              (group * blocks_.panel_groups + panel / blocks_.panels) * frequencies_ *
+              (group * blocks.panel_groups + panel / blocks.panels) * frequencies_ *
                   weight_stride_ +
-              panel % blocks_.panels * terms_ * columns;
+              panel % blocks.panels * terms_ * columns;
       weight_.run(static_cast<const T*>(weight), group, panel, {0, geometry_.reduced}, to,
                   weight_stride_);
       if (terms_ == geometry_.reduced) return;
@@ -104,56 +107,35 @@ class WinogradExecution final : public Execution {
   void run(const ConvArguments& arguments, const void* packed,
            void* workspace) const noexcept override {
     const Call call(*this, arguments, static_cast<const T*>(packed));
-    auto* bytes = static_cast<std::byte*>(workspace);
-    const auto scratch_of = [&](int thread) {
-      const std::size_t thread_bytes = this->thread_bytes(packed != nullptr);
-      return Scratch(*this, bytes + shared_bytes() + thread_bytes * thread, packed != nullptr);
-    };
-    if (!blocks_.shared) {
-      parallel_for(threads_, problem_.groups * blocks_.count, [&](std::int64_t unit, int thread) {
-        Scratch scratch = scratch_of(thread);
-        const Range tiles = blocks_.block(unit % blocks_.count);
-        source_.run(call.source, unit / blocks_.count, tiles, scratch.sources, source_stride_,
-                    scratch.of_source);
-        for (std::int64_t panels = 0; panels < blocks_.panel_groups; ++panels) {
-          multiply(call, unit / blocks_.count, panels, tiles.end - tiles.begin, scratch.sources,
-                   scratch);
-          transform_products(call, unit / blocks_.count, panels, tiles, scratch);
-        }
-      });
-      return;
-    }
-    T* sources = reinterpret_cast<T*>(bytes);
-    for (std::int64_t unit = 0; unit < problem_.groups * blocks_.count; ++unit) {
-      const Range tiles = blocks_.block(unit % blocks_.count);
-      const std::int64_t count = tiles.end - tiles.begin;
-      // Channels_first packs whole runs.
-      const std::int64_t run = channels_last_ ? 1 : source_.longest_run();
-      const std::int64_t runs = divide_up(count, run);
-      parallel_ranges(
-          threads_, runs, divide_up(runs, 8 * threads_), [&](const Range& part, int thread) {
-            const std::int64_t first = part.begin * run;
-            Scratch scratch = scratch_of(thread);
-            source_.run(call.source, unit / blocks_.count,
-                        {tiles.begin + first, std::min(tiles.begin + part.end * run, tiles.end)},
-                        sources + first * source_.row(), source_stride_, scratch.of_source);
-          });
-      parallel_for(
-          threads_, blocks_.panel_groups * blocks_.parts, [&](std::int64_t job, int thread) {
-            Scratch scratch = scratch_of(thread);
-            const Range part = Range::share(count, static_cast<int>(job % blocks_.parts),
-                                            static_cast<int>(blocks_.parts));
-            multiply(call, unit / blocks_.count, job / blocks_.parts, part.end - part.begin,
-                     sources + part.begin * source_.row(), scratch);
-            transform_products(call, unit / blocks_.count, job / blocks_.parts,
-                               {tiles.begin + part.begin, tiles.begin + part.end}, scratch);
-          });
-    }
+    const WinogradBlocks& blocks = call.cut.blocks;
+    const std::size_t thread_bytes = this->thread_bytes(call.cut, packed != nullptr);
+    const std::int64_t units = problem_.groups * blocks.count * blocks.shares;
+    parallel_for(threads_, units, [&](std::int64_t unit, int thread) {
+      Scratch scratch(*this, call.cut, static_cast<std::byte*>(workspace) + thread_bytes * thread,
+                      packed != nullptr);
+      const std::int64_t block = unit / blocks.shares;
+      const std::int64_t group = block / blocks.count;
+      const Range tiles = blocks.block(block % blocks.count);
+      source_.run(call.source, group, tiles, scratch.sources, call.cut.source_stride,
+                  scratch.of_source);
+      const Range panel_groups = blocks.groups_of(unit % blocks.shares);
+      for (std::int64_t panels = panel_groups.begin; panels < panel_groups.end; ++panels) {
+        multiply(call, group, panels, tiles.end - tiles.begin, scratch);
+        transform_products(call, group, panels, tiles, scratch);
+      }
+    });
   }
 
  private:
+  struct Cut {
+    WinogradBlocks blocks;
+    std::int64_t source_stride;                ///< of V, between frequencies
+    std::int64_t product_row, product_stride;  ///< of M, between tiles and between frequencies
+  };
+
   /// The arrays of a run, as the tiles see them.
   struct Call {
+    const Cut& cut;
     Maps<const T> source;
     Maps<T> output;
     BoundEpilogue<T> epilogue;
@@ -166,7 +148,8 @@ class WinogradExecution final : public Execution {
     bool past_caches;     ///< where output pixels are aligned
 
     Call(const WinogradExecution& execution, const ConvArguments& arguments, const T* packed_weight)
-        : source(typed<const T>(is_adjoint(execution.problem_) ? arguments.y : arguments.x)),
+        : cut(packed_weight != nullptr ? execution.packed_cut_ : execution.fresh_cut_),
+          source(typed<const T>(is_adjoint(execution.problem_) ? arguments.y : arguments.x)),
           output(typed<T>(is_adjoint(execution.problem_) ? arguments.x : arguments.y)),
           epilogue(execution.problem_, arguments),
           packed(packed_weight),
@@ -186,33 +169,29 @@ class WinogradExecution final : public Execution {
   };
 
   struct Scratch {
-    T* sources;   ///< V, unless it is shared
+    T* sources;   ///< V
     T* products;  ///< M
     T* weights;   ///< U of a chunk of terms, unless it is packed
     T* output_strip;
     typename SourceTransform<T>::Scratch of_source;
 
-    Scratch(const WinogradExecution& execution, std::byte* bytes, bool packed) {
+    Scratch(const WinogradExecution& execution, const Cut& cut, std::byte* bytes, bool packed) {
       const auto take = [&](std::int64_t elements) {
         T* at = reinterpret_cast<T*>(bytes);
         bytes += aligned_bytes<T>(elements);
         return at;
       };
-      sources =
-          take(execution.blocks_.shared ? 0 : execution.source_stride_ * execution.frequencies_);
-      products = take(execution.product_stride_ * execution.frequencies_);
+      sources = take(cut.source_stride * execution.frequencies_);
+      products = take(cut.product_stride * execution.frequencies_);
       weights = take(packed ? 0 : execution.chunk_stride_ * execution.frequencies_);
       output_strip = take(execution.output_strip_elements_);
       of_source = execution.source_.scratch(bytes);
     }
   };
 
-  std::size_t shared_bytes() const noexcept {
-    return blocks_.shared ? aligned_bytes<T>(source_stride_ * frequencies_) : 0;
-  }
-  std::size_t thread_bytes(bool packed) const noexcept {
-    return aligned_bytes<T>(blocks_.shared ? 0 : source_stride_ * frequencies_) +
-           aligned_bytes<T>(product_stride_ * frequencies_) +
+  std::size_t thread_bytes(const Cut& cut, bool packed) const noexcept {
+    return aligned_bytes<T>(cut.source_stride * frequencies_) +
+           aligned_bytes<T>(cut.product_stride * frequencies_) +
            aligned_bytes<T>(packed ? 0 : chunk_stride_ * frequencies_) +
            aligned_bytes<T>(output_strip_elements_) + source_.scratch_bytes();
   }
@@ -220,10 +199,11 @@ class WinogradExecution final : public Execution {
   // ---- products ----------------------------------------------------------------------------
 
   void multiply(const Call& call, std::int64_t group, std::int64_t panel_group, std::int64_t count,
-                const T* sources, const Scratch& scratch) const noexcept {
+                const Scratch& scratch) const noexcept {
+    const WinogradBlocks& blocks = call.cut.blocks;
     const std::int64_t columns = kernels_.tile_columns;
-    const std::int64_t first_panel = panel_group * blocks_.panels;
-    const std::int64_t panels = std::min(blocks_.panels, panels_ - first_panel);
+    const std::int64_t first_panel = panel_group * blocks.panels;
+    const std::int64_t panels = std::min(blocks.panels, panels_ - first_panel);
     if (call.packed == nullptr) {
       for (std::int64_t panel = 0; panel < panels; ++panel) {
         for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
@@ -232,8 +212,8 @@ class WinogradExecution final : public Execution {
                       chunk_stride_);
           for (std::int64_t f = 0; f < frequencies_; ++f) {
             const T* weights = scratch.weights + f * chunk_stride_;
-            multiply_panel(f, terms, first_panel, panel, count, sources, weights,
-                           weights + chunk_stride_, scratch.products);
+            multiply_panel(call.cut, f, terms, first_panel, panel, count, weights,
+                           weights + chunk_stride_, scratch);
           }
         }
       }
@@ -241,7 +221,7 @@ class WinogradExecution final : public Execution {
     }
     // Weights may come from memory: those of a product are fetched during the one before.
     const T* packed = call.packed +
-                      (group * blocks_.panel_groups + panel_group) * frequencies_ * weight_stride_;
+                      (group * blocks.panel_groups + panel_group) * frequencies_ * weight_stride_;
     const auto weights_of = [&](std::int64_t f, std::int64_t term, std::int64_t panel) {
       return packed + f * weight_stride_ + (panel * terms_ + term) * columns;
     };
@@ -252,8 +232,8 @@ class WinogradExecution final : public Execution {
           const T* next = panel + 1 < panels   ? weights_of(f, term, panel + 1)
                           : terms.end < terms_ ? weights_of(f, terms.end, 0)
                                                : weights_of(f + 1, 0, 0);
-          multiply_panel(f, terms, first_panel, panel, count, sources, weights_of(f, term, panel),
-                         next, scratch.products);
+          multiply_panel(call.cut, f, terms, first_panel, panel, count, weights_of(f, term, panel),
+                         next, scratch);
         }
       }
     }
@@ -261,20 +241,20 @@ class WinogradExecution final : public Execution {
 
   /// Adds some terms of one frequency to the products of a panel, number `panel` of its group;
   /// fetches as many of the weights that are `next`.
-  void multiply_panel(std::int64_t f, const Range& terms, std::int64_t first_panel,
-                      std::int64_t panel, std::int64_t count, const T* sources, const T* weights,
-                      const T* next, T* products) const noexcept {
+  void multiply_panel(const Cut& cut, std::int64_t f, const Range& terms, std::int64_t first_panel,
+                      std::int64_t panel, std::int64_t count, const T* weights, const T* next,
+                      const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     WinogradProduct<T> product{};
     product.columns =
         static_cast<int>(std::min(columns, geometry_.produced - (first_panel + panel) * columns));
     product.terms = terms.end - terms.begin;
     product.rows = static_cast<int>(count);
-    product.tiles = sources + f * source_stride_ + terms.begin;
+    product.tiles = scratch.sources + f * cut.source_stride + terms.begin;
     product.tile_stride = source_.row();
     product.weight = weights;
-    product.products = products + f * product_stride_ + panel * columns;
-    product.product_stride = product_row_;
+    product.products = scratch.products + f * cut.product_stride + panel * columns;
+    product.product_stride = cut.product_row;
     product.accumulate = terms.begin > 0;
     product.ahead = next;
     kernels_.winograd->product(product);
@@ -282,8 +262,9 @@ class WinogradExecution final : public Execution {
 
   void transform_products(const Call& call, std::int64_t group, std::int64_t panel_group,
                           Range tiles, const Scratch& scratch) const noexcept {
-    const std::int64_t first = panel_group * blocks_.panels * kernels_.tile_columns;
-    const std::int64_t channels = std::min(product_row_, geometry_.produced - first);
+    const std::int64_t product_row = call.cut.product_row;
+    const std::int64_t first = panel_group * product_row;
+    const std::int64_t channels = std::min(product_row, geometry_.produced - first);
     const std::int64_t channel = group * geometry_.produced + first;
     const WinogradAxis& width = geometry_.axes[2];
     const TileRuns& runs = source_.runs();
@@ -306,9 +287,9 @@ class WinogradExecution final : public Execution {
       const std::int64_t run_outputs = (run.count - 1) * outputs + run.last_outputs;
 
       WinogradOutput<T> out{};
-      out.products = scratch.products + (index - tiles.begin) * product_row_;
-      out.frequency_stride = product_stride_;
-      out.tile_stride = product_row_;
+      out.products = scratch.products + (index - tiles.begin) * product_row;
+      out.frequency_stride = call.cut.product_stride;
+      out.tile_stride = product_row;
       out.least = call.least;
       out.greatest = call.greatest;
       out.rows = width.transformed ? rows : 1;
@@ -413,8 +394,8 @@ class WinogradExecution final : public Execution {
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
   bool few_tiles_, past_caches_;
   std::int64_t panels_;
-  WinogradBlocks blocks_;
-  std::int64_t weight_stride_, chunk_stride_, source_stride_, product_stride_, product_row_;
+  Cut packed_cut_, fresh_cut_;  ///< of runs with packed weights, and of those that transform them
+  std::int64_t weight_stride_, chunk_stride_;
   std::int64_t output_strip_elements_ = 0;
 };
 

@@ -121,9 +121,9 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/execution.cpp": (
         (
-            "const std::int64_t runs = «divide_up(count, run)»;",
-            "count / run",
-            "the tiles behind the last whole run are not transformed",
+            "const Range panel_groups = «blocks.groups_of(unit % blocks.shares)»;",
+            "blocks.groups_of(0)",
+            "all shares of a block multiply the first one's panels",
         ),
         (
             "if («run.last_outputs == outputs») { form_.output(out);",
@@ -131,8 +131,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last tile of a row is written whole",
         ),
         (
-            "const std::int64_t channels = «std::min(product_row_, geometry_.produced - first)»;",
-            "product_row_",
+            "const std::int64_t channels = «std::min(product_row, geometry_.produced - first)»;",
+            "product_row",
             "the last group of panels writes too many channels",
         ),
         (
