@@ -153,19 +153,21 @@ void StripGemm<T>::cut_blocks(std::int64_t budget) {
 /// The cut whose largest part is smallest, in products of a pixel with a panel. A pixel's strips,
 /// where they are packed, cost as much as one, else a quarter of that to read, and half of it where
 /// threads write to the same pixels; fetching a panel of weights as much as its product with a
-/// tile; in channels_first a line of the output that two threads write as much as kLine terms.
+/// tile, or with kFar tiles where all of them outgrow L2; in channels_first a line of the output
+/// that two threads write as much as kLine terms.
 /// Panels that threads cannot share evenly may be parts of their own, for which threads go in
 /// halves.
 template <class T>
 typename StripGemm<T>::Parts StripGemm<T>::choose_parts() const noexcept {
-  constexpr double kLine = 150;
+  constexpr double kLine = 150, kFar = 4;
   const std::int64_t rows = problem_.batch * destinations_[0] * destinations_[1];
   const std::int64_t columns = divide_up(destinations_[2], column_unit_);
   const auto terms = static_cast<double>(std::max<std::int64_t>(1, panel_elements_ / panel_width_));
+  const double fetch = tile_pixels_ * (packed_bytes() > l2_bytes_ ? kFar : 1.0);
   // Of a thread: pixels, panels that it multiplies with and panels that it fetches.
   const auto cost_of = [&](double pixels, double panels, double fetched, bool shares_pixels,
                            double lines) {
-    return pixels * panels + fetched * tile_pixels_ + (in_place_ ? pixels / 4 : pixels) +
+    return pixels * panels + fetched * fetch + (in_place_ ? pixels / 4 : pixels) +
            (shares_pixels ? pixels / 2 : 0) + lines * kLine / terms;
   };
   Parts best;
