@@ -17,6 +17,15 @@
 namespace convolith {
 namespace {
 
+/// Under one tap a row is read once for each panel of columns: not worth packing, unless pixels lie
+/// so that they fall into the same sets of a cache.
+bool may_lie_in_place(const ConvProblem& problem, std::int64_t rows) {
+  constexpr std::int64_t kPage = 4096;
+  const std::int64_t pixel_bytes = rows * problem.groups *
+                                   static_cast<std::int64_t>(size_of(problem.dtype));
+  return problem.layout == Layout::channels_last && problem.taps() == 1 && pixel_bytes % kPage != 0;
+}
+
 /// One operand is broadcast, channel by channel, onto the lanes of the other, which are packed;
 /// which channels are the lanes, by how full vectors are and by how many of them are to be packed.
 /// A register tile needs eight sums, or they wait for one another.
@@ -45,7 +54,11 @@ struct Shape {
     const Window& width = problem.windows[2];
     // Lanes of x are neighbours under every tap.
     const bool dense = width.kernel == 1 || (width.stride == 1 && width.dilation == 1);
-    source_lanes = dense && by_in + packing(in) < 0.97 * (by_out + packing(out));
+    const bool cheaper = by_in + packing(in) < 0.97 * (by_out + packing(out));
+    // Rows that are packed are read by all threads.
+    const bool spares_rows = by_in <= by_out && may_lie_in_place(problem, out) &&
+                             !may_lie_in_place(problem, in);
+    source_lanes = dense && (cheaper || spares_rows);
     rows = source_lanes ? out : in;
     lanes = source_lanes ? in : out;
     cycles = std::min(by_out, source_lanes ? by_in : by_out);
@@ -69,13 +82,8 @@ class WeightGradient final : public Execution {
         taps_(problem.taps()),
         channels_last_(problem.layout == Layout::channels_last),
         planes_(problem.batch * window(0).output) {
-    // Under one tap a row is read once for each panel of columns: not worth packing, unless pixels
-    // lie so that they fall into the same sets of a cache.
-    constexpr std::int64_t kPage = 4096;
-    const std::int64_t pixel_bytes = shape_.rows * problem.groups *
-                                     static_cast<std::int64_t>(sizeof(T));
-    rows_in_place_ = channels_last_ && taps_ == 1 && (geometry_.clips() || geometry_.pointwise()) &&
-                     pixel_bytes % kPage != 0;
+    rows_in_place_ = may_lie_in_place(problem, shape_.rows) &&
+                     (geometry_.clips() || geometry_.pointwise());
     choose_panels();
     cut_blocks(machine);
     cut_work();

@@ -471,16 +471,28 @@ class WinogradWeightGradientExecution final : public Execution {
     T* outputs_at = reinterpret_cast<T*>(bytes + aligned_bytes<T>(sources()));
     T* products_at = reinterpret_cast<T*>(bytes + aligned_bytes<T>(sources()) +
                                           aligned_bytes<T>(outputs()));
+    // A thread transforms the outputs of the panels that it then multiplies: what another core has
+    // just written takes long where the two have no cache in common.
+    const bool own_panels = panels_ % threads_ == 0;
     for (std::int64_t b = 0; b < blocks_; ++b) {
       const Range lines = share(grid_.lines(), b, blocks_);
       const std::int64_t count = lines.end - lines.begin;
+      const auto outputs_of = [&](std::int64_t i, const Range& panels, const Scratch& scratch) {
+        transform_outputs(call, group, lines.begin + i, panels,
+                          outputs_at + i * grid_.columns() * lanes_, scratch);
+      };
       parallel_for(threads_, count, [&](std::int64_t i, int thread) {
         const Scratch scratch = of_thread(thread);
-        const std::int64_t first = i * grid_.columns();
-        transform_sources(call, group, lines.begin + i, sources_at + first * tile_row_, scratch);
-        transform_outputs(call, group, lines.begin + i, {0, panels_}, outputs_at + first * lanes_,
-                          scratch);
+        transform_sources(call, group, lines.begin + i,
+                          sources_at + i * grid_.columns() * tile_row_, scratch);
+        if (!own_panels) outputs_of(i, {0, panels_}, scratch);
       });
+      if (own_panels) {
+        parallel_ranges(threads_, panels_, panels_ / threads_, [&](const Range& range, int thread) {
+          const Scratch scratch = of_thread(thread);
+          for (std::int64_t i = 0; i < count; ++i) outputs_of(i, range, scratch);
+        });
+      }
       parallel_for(threads_, panels_ * chunks_, [&](std::int64_t unit, int thread) {
         const Scratch scratch = of_thread(thread);
         T* products = blocks_ > 1 ? products_at + unit * chunk_products() : scratch.products;

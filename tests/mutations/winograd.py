@@ -180,6 +180,16 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/weight_gradient.cpp": (
         (
+            "if («!own_panels») outputs_of(i, {0, panels_}, scratch);",
+            "false",
+            "the outputs of panels that threads cannot share evenly are not transformed",
+        ),
+        (
+            "for (std::int64_t i = 0; «i < count»; ++i) outputs_of(i, range, scratch);",
+            "i < count - 1",
+            "a thread leaves out the last line of its panels",
+        ),
+        (
             "place.row += «take(height.phases)»;",
             "take(height.phases) * height.step",
             "phases of rows begin in the wrong place",
