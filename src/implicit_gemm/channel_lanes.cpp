@@ -12,13 +12,6 @@ namespace convolith {
 
 namespace {
 
-/// Whether pixels of so many elements lie whole pages apart, and thus share a set of L1.
-template <class T>
-bool share_a_set(std::int64_t elements) {
-  constexpr std::int64_t kPage = 4096;
-  return elements * static_cast<std::int64_t>(sizeof(T)) % kPage == 0;
-}
-
 /// Pixels of a register tile. As many as there is room for read the weights least often; fewer do
 /// better where a panel of weights stays in L1, or where the pixels share a set of it.
 template <class T>
@@ -31,7 +24,8 @@ int tile_pixels(const ConvProblem& problem, const Machine& machine) {
   const bool near = terms * kernels.tile_columns * static_cast<std::int64_t>(sizeof(T)) <=
                     static_cast<std::int64_t>(machine.l1_bytes / 2);
   const std::int64_t step = adjoint ? 1 : problem.windows[2].stride;
-  const bool conflict = problem.layout == Layout::channels_last && share_a_set<T>(step * reduced);
+  const bool conflict = problem.layout == Layout::channels_last &&
+                        share_a_set(step * reduced * static_cast<std::int64_t>(sizeof(T)));
   return near || conflict ? kernels.overlapping_rows : kernels.tile_rows;
 }
 
@@ -95,7 +89,8 @@ void ChannelLanes<T>::choose_segments() {
   std::vector<std::vector<ColumnSegment>> whole, inside;
   double whole_cost = 0, inside_cost = 0;
   // Strips of channels_first are packed, and may have gaps.
-  const bool gaps = !this->channels_last_ && share_a_set<T>(this->axes_[2].step() * this->reduced_);
+  const bool gaps = !this->channels_last_ && share_a_set(this->axes_[2].step() * this->reduced_ *
+                                                         static_cast<std::int64_t>(sizeof(T)));
   pixel_elements_ = this->reduced_ + (gaps ? this->kernels_.lanes : 0);
   touching_ = !gaps;
   const bool readable = this->channels_last_
@@ -377,12 +372,10 @@ std::int64_t ChannelLanes<T>::list_k_blocks(const Phase& phase, const Segment& s
 template <class T>
 Range ChannelLanes<T>::band_of(std::size_t phase, const Block& block,
                                std::int64_t row) const noexcept {
-  for (const Range& band : bands_[phase]) {
-    if (row < band.end) {
-      return {std::max(band.begin, block.row), std::min(band.end, block.row_end)};
-    }
-  }
-  return {row, row + 1};
+  const std::vector<Range>& bands = bands_[phase];
+  const Range& band =
+      *std::find_if(bands.begin(), bands.end(), [row](const Range& b) { return row < b.end; });
+  return {std::max(band.begin, block.row), std::min(band.end, block.row_end)};
 }
 
 /// Adds products to the tiles of a segment in one row; where the segment is so narrow that the

@@ -68,15 +68,9 @@ StripGemm<T>::StripGemm(const ConvProblem& problem, const Machine& machine, int 
   std::int64_t place = 0;
   for (Phase& phase : phases(problem)) {
     PhasePlan plan{std::move(phase), place * reduced_ * panel_width_};
-    const auto& [depth, height, width] = plan.phase.axes;
-    for (const AxisPhase::Tap& d : depth.taps) {
-      for (const AxisPhase::Tap& h : height.taps) {
-        for (const AxisPhase::Tap& w : width.taps) {
-          places_[(d.tap * problem.windows[1].kernel + h.tap) * problem.windows[2].kernel + w.tap] =
-              place++ * (adjoint_ ? reduced_ : 1);
-        }
-      }
-    }
+    for_each_tap(plan.phase, problem, [&](std::int64_t, std::int64_t tap) {
+      places_[static_cast<std::size_t>(tap)] = place++ * (adjoint_ ? reduced_ : 1);
+    });
     phases_.push_back(std::move(plan));
   }
   panel_elements_ = place * reduced_ * panel_width_;

@@ -17,13 +17,13 @@
 namespace convolith {
 namespace {
 
-/// Under one tap a row is read once for each panel of columns: not worth packing, unless pixels lie
-/// so that they fall into the same sets of a cache.
+/// Under one tap a row is read once for each panel of columns: not worth packing, unless pixels
+/// share a set of the cache.
 bool may_lie_in_place(const ConvProblem& problem, std::int64_t rows) {
-  constexpr std::int64_t kPage = 4096;
   const std::int64_t pixel_bytes = rows * problem.groups *
                                    static_cast<std::int64_t>(size_of(problem.dtype));
-  return problem.layout == Layout::channels_last && problem.taps() == 1 && pixel_bytes % kPage != 0;
+  return problem.layout == Layout::channels_last && problem.taps() == 1 &&
+         !share_a_set(pixel_bytes);
 }
 
 /// One operand is broadcast, channel by channel, onto the lanes of the other, which are packed;

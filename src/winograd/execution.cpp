@@ -35,19 +35,19 @@ class WinogradExecution final : public Execution {
     const std::int64_t lanes = kernels_.lanes;
     frequencies_ = geometry.frequencies();
     // An empty batch is planned as one sample.
-    tiles_ = geometry.tiles() * std::max<std::int64_t>(1, problem.batch);
+    const std::int64_t tiles = geometry.tiles() * std::max<std::int64_t>(1, problem.batch);
     terms_ = geometry.reduced_taps == 1 ? geometry.reduced : source_.row();
     panels_ = divide_up(geometry.produced, kernels_.tile_columns);
-    few_tiles_ = geometry.few_tiles(problem.batch, kernels_.tile_rows);
+    const bool few_tiles = geometry.few_tiles(problem.batch, kernels_.tile_rows);
     // Transformed weights of a chunk stay in L2.
     const std::int64_t longest =
-        few_tiles_ ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
+        few_tiles ? std::min<std::int64_t>(kMaxChain, kChunkWeights / frequencies_) : kMaxChain;
     term_chunk_ = divide_up(terms_, divide_up(terms_, longest));
     for (Cut* cut : {&packed_cut_, &fresh_cut_}) {
-      cut->blocks = WinogradBlocks({problem.groups, frequencies_, tiles_, terms_, panels_,
-                                    round_up(geometry.produced, lanes), source_.row(), sizeof(T),
-                                    kernels_.tile_rows, kernels_.tile_columns, cut == &fresh_cut_},
-                                   machine.l2_bytes, threads);
+      cut->blocks = WinogradBlocks(
+          {problem.groups, frequencies_, tiles, terms_, panels_, round_up(geometry.produced, lanes),
+           source_.row(), sizeof(T), kernels_.tile_rows, kernels_.tile_columns, cut == &fresh_cut_},
+          machine.l2_bytes, threads);
       cut->source_stride = odd_lines<T>(cut->blocks.tiles * source_.row());
       cut->product_row = cut->blocks.panels * kernels_.tile_columns;
       cut->product_stride = odd_lines<T>(cut->blocks.tiles * cut->product_row);
@@ -390,9 +390,9 @@ class WinogradExecution final : public Execution {
   bool channels_last_;
   SourceTransform<T> source_;
   WeightTransform<T> weight_;
-  std::int64_t frequencies_, tiles_;
+  std::int64_t frequencies_;
   std::int64_t terms_, term_chunk_;    ///< summed in all, and in one sweep
-  bool few_tiles_, past_caches_;
+  bool past_caches_;
   std::int64_t panels_;
   Cut packed_cut_, fresh_cut_;  ///< of runs with packed weights, and of those that transform them
   std::int64_t weight_stride_, chunk_stride_;

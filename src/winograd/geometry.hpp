@@ -66,8 +66,8 @@ struct WinogradGeometry {
     return axes[0].tiles() * axes[1].tiles() * axes[2].tiles();
   }
 
-  /// Whether the tiles of a batch make one block, so that a run reads every transformed weight
-  /// once.
+  /// Whether a batch has no more tiles than one block, so that a thread reads every transformed
+  /// weight once at most.
   bool few_tiles(std::int64_t batch, int tile_rows) const noexcept {
     return reduced_taps == 1 && batch * tiles() <= 8 * tile_rows;
   }
