@@ -30,10 +30,10 @@ constexpr std::int64_t odd_lines(std::int64_t count) noexcept {
   return (divide_up(count, kLine) | 1) * kLine;
 }
 
-/// Whether what lies so many bytes apart shares a set of L1: whole pages do.
-constexpr bool share_a_set(std::int64_t bytes) noexcept {
-  constexpr std::int64_t kPage = 4096;
-  return bytes % kPage == 0;
-}
+/// A way of L1: it has a line in every set.
+constexpr std::int64_t kWayBytes = 4096;
+
+/// Whether what lies so many bytes apart shares a set of L1.
+constexpr bool share_a_set(std::int64_t bytes) noexcept { return bytes % kWayBytes == 0; }
 
 }  // namespace convolith

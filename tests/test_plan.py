@@ -519,6 +519,62 @@ def test_a_nonsense_isa_fails_the_import(isa: str) -> None:
     assert f"CONVOLITH_ISA: ISA '{isa}' is unknown; available here: {', '.join(ISAS)}" in message
 
 
+@pytest.mark.parametrize("answer", ["", "2", "yes"])
+def test_a_nonsense_answer_about_vectors_fails_the_import(answer: str) -> None:
+    done = python("import convolith", CONVOLITH_HALVES_VECTORS=answer)
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    assert f"CONVOLITH_HALVES_VECTORS: '{answer}' is neither 0 nor 1" in message
+
+
+# Sums of a few products and of many; outputs of one panel of channels, of two in part and in whole,
+# and of three; few pixels and many; maps that outgrow L2.
+TILINGS = """
+import hashlib
+import numpy as np
+from problems import LAYOUTS, operands, parse, run
+from convolith import _core
+PROBLEMS = (
+    "conv2d n2 c24 i5x7 k33 f1 p0 bias relu",
+    "conv2d n1 c40 i9x9 k48 f1 s2 bias residual relu6",
+    "conv2d n1 c17 i13x6 k63 f3 p1",
+    "conv2d n3 c130 i7x7 k64 f1",
+    "conv2d n1 c9 i4x21 k65 f1x3 p0x1 residual",
+    "conv2d n1 c20 i11x11 k96 f3 s2 p1 d2 bias",
+    "conv2d n2 c300 i6x6 k112 f1",
+    "conv2d n2 c68 i10x9 k100 f1 g2",
+    "conv2d n1 c128 i50x50 k56 f1",
+    "conv2d n1 c40 i29x31 k50 f3 p1 bias",
+    "conv2d n1 c70 i17x40 k127 f3 p1",
+    "conv1d n2 c30 i90 k80 f3 p1 relu",
+)
+EPILOGUE = {"bias", "residual", "relu", "relu6"}
+for text in PROBLEMS:
+    plain = " ".join(word for word in text.split() if word not in EPILOGUE)
+    for p in (parse(text), parse(plain).replace(direction="backward_input")):
+        for layout in LAYOUTS:
+            p = p.replace(data_format=layout)
+            a = operands(p, np.random.default_rng(0), integers=False)
+            for algorithm in ("implicit_gemm", "winograd_4x4"):
+                try:
+                    plan = _core.Plan(p, algorithm=algorithm)
+                except _core.UnsupportedError:
+                    continue
+                digest = hashlib.sha256(run(plan, a).tobytes()).hexdigest()[:16]
+                print(p, layout, algorithm, digest)
+"""
+
+
+def test_results_do_not_depend_on_how_vectors_go_through_datapaths() -> None:
+    halves, whole = (
+        python(TILINGS, CONVOLITH_HALVES_VECTORS=answer, PYTHONPATH=os.pathsep.join(sys.path))
+        for answer in "10"
+    )
+    assert halves.returncode == whole.returncode == 0, halves.stderr + whole.stderr
+    assert halves.stdout == whole.stdout
+    assert halves.stdout.count("\n") > 48
+
+
 def test_an_absent_isa_fails_the_import() -> None:
     absent = [isa for isa in CONFIG["isas_compiled"] if isa not in ISAS]
     if not absent:

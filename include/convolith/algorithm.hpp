@@ -23,6 +23,7 @@ struct Machine {
   double cycles_per_second;     ///< of what is not bound by the width of the datapaths
   double bytes_per_second;      ///< one core's copy rate from memory, estimated
   std::size_t l1_bytes, l2_bytes, l3_bytes;
+  bool halves_vectors;                   ///< whether the datapaths take a vector in two halves
   const cuda::Device* device = nullptr;  ///< what there is in place of `kernels` and rates
 };
 

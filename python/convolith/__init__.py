@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 try:
     from convolith import _core as _core
 except ImportError as _error:
-    # As a command, `convolith` or `python -m convolith`, tell a wrong CONVOLITH_ISA in one line.
+    # As a command, `convolith` or `python -m convolith`, tell a wrong variable in one line.
     _is_command = _Path(_sys.argv[0]).stem == "convolith" or (
         _sys.argv[0] == "-m" and "convolith" in _sys.orig_argv
     )
-    if not _is_command or "CONVOLITH_ISA" not in str(_error):
+    if not _is_command or "environment variable CONVOLITH_" not in str(_error):
         raise
     print(f"convolith: error: {_error}", file=_sys.stderr)
     raise SystemExit(2) from None

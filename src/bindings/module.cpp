@@ -8,7 +8,8 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "convolith's compiled core; the public interface is the package convolith.";
-  convolith::isa_in_use();  // a wrong CONVOLITH_ISA fails the import, with its message
+  // A wrong CONVOLITH_ISA or CONVOLITH_HALVES_VECTORS fails the import, with its message.
+  convolith::describe_machine(convolith::isa_in_use());
   py::register_exception<convolith::Unsupported>(module, "UnsupportedError", PyExc_ValueError)
       .doc() = "The problem is legal, but no algorithm, or not the one named, can serve it.";
   convolith::bind_runtime(module);

@@ -12,21 +12,42 @@ namespace convolith {
 
 namespace {
 
-/// Pixels of a register tile. As many as there is room for read the weights least often; fewer do
-/// better where a panel of weights stays in L1, or where the pixels share a set of it.
+std::int64_t reduced_channels(const ConvProblem& problem) {
+  return is_adjoint(problem) ? problem.out_channels_per_group() : problem.in_channels_per_group();
+}
+
+/// Of the weights that a tile goes through in one chain, in a panel.
+template <class T>
+std::size_t panel_bytes(const ConvProblem& problem, const Machine& machine) {
+  const std::int64_t terms =
+      std::min<std::int64_t>(problem.taps() * reduced_channels(problem), kMaxChain);
+  return static_cast<std::size_t>(terms * kernels_for<T>(machine).tile_columns) * sizeof(T);
+}
+
+/// Pixels of a register tile of one panel. As many as there is room for read the weights least
+/// often; fewer do better where a panel of weights stays in L1, or where the pixels share a set of
+/// it, which has a line for as many as there are ways.
 template <class T>
 int tile_pixels(const ConvProblem& problem, const Machine& machine) {
   const Kernels<T>& kernels = kernels_for<T>(machine);
-  const bool adjoint = is_adjoint(problem);
-  const std::int64_t reduced = adjoint ? problem.out_channels_per_group()
-                                       : problem.in_channels_per_group();
-  const std::int64_t terms = std::min<std::int64_t>(problem.taps() * reduced, kMaxChain);
-  const bool near = terms * kernels.tile_columns * static_cast<std::int64_t>(sizeof(T)) <=
-                    static_cast<std::int64_t>(machine.l1_bytes / 2);
-  const std::int64_t step = adjoint ? 1 : problem.windows[2].stride;
-  const bool conflict = problem.layout == Layout::channels_last &&
-                        share_a_set(step * reduced * static_cast<std::int64_t>(sizeof(T)));
-  return near || conflict ? kernels.overlapping_rows : kernels.tile_rows;
+  if (panel_bytes<T>(problem, machine) <= machine.l1_bytes / 2) return kernels.overlapping_rows;
+  const std::int64_t step = is_adjoint(problem) ? 1 : problem.windows[2].stride;
+  const bool conflict =
+      problem.layout == Layout::channels_last &&
+      share_a_set(step * reduced_channels(problem) * static_cast<std::int64_t>(sizeof(T)));
+  return conflict ? std::clamp(static_cast<int>(machine.l1_bytes / kWayBytes),
+                               kernels.overlapping_rows, kernels.tile_rows)
+                  : kernels.tile_rows;
+}
+
+/// Panels of a register tile, at most. Two load fewer of the sources for as many products, where
+/// their weights stay in L1; datapaths of half a vector have time for these loads.
+template <class T>
+std::int64_t tile_panels(const ConvProblem& problem, const Machine& machine) {
+  return kernels_for<T>(machine).paired_rows > 0 && !machine.halves_vectors &&
+                 2 * panel_bytes<T>(problem, machine) <= machine.l1_bytes
+             ? 2
+             : 1;
 }
 
 }  // namespace
@@ -35,7 +56,8 @@ template <class T>
 ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine, int threads)
     : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
            kernels_for<T>(machine).tile_columns),
-      fused_(problem.epilogue, problem.layout == Layout::channels_last) {
+      fused_(problem.epilogue, problem.layout == Layout::channels_last),
+      tile_panels_(tile_panels<T>(problem, machine)) {
   this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
   choose_segments();
   // Strips take a quarter of L2, the weights of a sweep half of it. Where the weights of one panel
@@ -51,9 +73,9 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     return static_cast<std::int64_t>(bytes / sizeof(T)) / std::max<std::int64_t>(1, elements);
   };
   panels_together_ =
-      std::max<std::int64_t>(1, this->channels_last_ && !this->shares_pixels()
-                                    ? fitting(machine.l2_bytes / 4, this->panel_elements_)
-                                    : 1);
+      std::max(tile_panels_, this->channels_last_ && !this->shares_pixels()
+                                 ? fitting(machine.l2_bytes / 4, this->panel_elements_)
+                                 : 1);
   run_pixels_ =
       this->tile_pixels_ *
       std::max<std::int64_t>(1, fitting(machine.l1_bytes / 4, this->reduced_ * this->tile_pixels_));
@@ -197,7 +219,8 @@ template <class T>
 std::size_t ChannelLanes<T>::extra_bytes() const noexcept {
   std::size_t bytes = list_bytes();
   if (!this->channels_last_) {
-    bytes += aligned_bytes<T>(this->block_rows_ * this->block_columns_ * this->panel_width_);
+    bytes += aligned_bytes<T>(this->block_rows_ * this->block_columns_ * panels_together_ *
+                              this->panel_width_);
   }
   return bytes;
 }
@@ -415,9 +438,12 @@ void ChannelLanes<T>::multiply_line(const Call& call, const Products& products, 
   tile.tile_pixels = this->tile_pixels_;
   tile.source_pixel_stride = line.down ? sources.row_stride : sources.pixel_stride;
   tile.source_channel_stride = sources.channel_stride;
+  const std::int64_t panels_width = (products.panels.end - products.panels.begin) *
+                                    this->panel_width_;
   tile.output_pixel_stride = this->channels_last_ ? output_step * call.output.pixel_stride
-                             : line.down          ? phase_columns * this->panel_width_
-                                                  : this->panel_width_;
+                             : line.down          ? phase_columns * panels_width
+                                                  : panels_width;
+  tile.panel_stride = this->panel_elements_;
   tile.least = fused_.least;
   tile.greatest = fused_.greatest;
   const auto runs = static_cast<int>(divide_up(line.pixels, run_pixels_));
@@ -431,14 +457,16 @@ void ChannelLanes<T>::multiply_line(const Call& call, const Products& products, 
                  (line.column + run.end == segment.columns.end ? kLastPixel : 0U);
     for (Range panels = products.panels; panels.begin < products.panels.end;
          panels.begin = panels.end) {
-      if (segment.offsets.empty()) panels.end = panels.begin + 1;
+      if (segment.offsets.empty()) {
+        panels.end = std::min(panels.begin + tile_panels_, products.panels.end);
+      }
       tile.source = sources.data + (row - block.row) * sources.row_stride +
                     (column - block.column) * sources.pixel_stride;
       tile.output = this->channels_last_
                         ? call.output.sample(block.sample, first_channel(block, panels.begin)) +
                               pixel * call.output.pixel_stride
                         : tiles + ((row - block.row) * phase_columns + column - block.column) *
-                                      this->panel_width_;
+                                      panels_width;
       multiply_run(call, products, panels, pixel, output_step, tile);
     }
   }
@@ -511,7 +539,7 @@ template <class T>
 void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const PhasePlan& plan,
                                   std::int64_t row, std::int64_t rows, std::int64_t columns,
                                   const Range& panels, const T* tiles) const noexcept {
-  const int panel_width = this->panel_width_;
+  const std::int64_t panels_width = (panels.end - panels.begin) * this->panel_width_;
   const Maps<T>& output = call.output;
   const int channels = channels_of(panels);
   const std::int64_t pixel = this->output_pixel(plan.phase, block.depth, row, block.column);
@@ -520,8 +548,8 @@ void ChannelLanes<T>::finish_rows(const Call& call, const Block& block, const Ph
   const auto pixels = static_cast<int>(rows * columns);
   const std::int64_t channel = first_channel(block, panels.begin);
   T* to = output.sample(block.sample, channel) + pixel * output.pixel_stride;
-  this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panel_width,
-                           panel_width, 1, to, output.channel_stride, step);
+  this->kernels_.transpose(pixels, channels, tiles + (row - block.row) * columns * panels_width,
+                           panels_width, 1, to, output.channel_stride, step);
   if (!fused_.rest) return;
   const auto rest = call.epilogue.rest(block.sample, channel, pixel, pixel_step);
   this->kernels_.epilogue(rest, channels, pixels, to, output.channel_stride, step);

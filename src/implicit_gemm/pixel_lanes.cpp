@@ -29,7 +29,14 @@ PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, in
       strips_(this->axes_[2], this->sources_[2], this->source_step_[2], this->reduced_, problem,
               this->kernels_),
       clamp_(problem.epilogue) {
-  this->in_place_ = this->pointwise_ && !this->channels_last_;
+  // Channels lie pages apart: where the maps outgrow half of L2 and enough panels read them, they
+  // are packed, unless datapaths of half a vector leave time to read them in place.
+  constexpr std::int64_t kManyPanels = 4;
+  const std::int64_t source = this->reduced_ * this->sources_[0] * this->sources_[1] *
+                              this->sources_[2] * static_cast<std::int64_t>(sizeof(T));
+  const bool far = !machine.halves_vectors && this->panels_ >= kManyPanels &&
+                   source > static_cast<std::int64_t>(machine.l2_bytes / 2);
+  this->in_place_ = this->pointwise_ && !this->channels_last_ && !far;
   // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.
   most_terms_ = std::clamp<std::int64_t>(
       static_cast<std::int64_t>(machine.l1_bytes / 3 / sizeof(T)) / this->panel_width_, 64,
@@ -106,7 +113,8 @@ void PixelLanes<T>::multiply(const Call& call, const Block& block, const T* stri
     if (block.depth >= plan.phase.axes[0].count) continue;
     const std::int64_t* offsets = this->in_place_ ? in_place : offsets_[p].data();
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      multiply_panel(call, block, plan, offsets, source, row_stride, panel, tile);
+      multiply_panel(call, block, plan, offsets, source, row_stride, panel,
+                     this->in_place_ && panel == panels.begin, tile);
     }
   }
 }
@@ -137,7 +145,7 @@ Range PixelLanes<T>::group_terms(const PhasePlan& plan, const Range& planes, std
 template <class T>
 void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const PhasePlan& plan,
                                    const std::int64_t* offsets, const T* source,
-                                   std::int64_t row_stride, std::int64_t panel,
+                                   std::int64_t row_stride, std::int64_t panel, bool streams,
                                    T* partial) const noexcept {
   const Range channels = panel_channels(panel);
   const auto& [depth_axis, height, width] = plan.phase.axes;
@@ -148,6 +156,7 @@ void PixelLanes<T>::multiply_panel(const Call& call, const Block& block, const P
   tile.channels = static_cast<int>(channels.end - channels.begin);
   tile.source_line_stride = row_stride;
   tile.reads_whole_vectors = !this->in_place_;
+  tile.streams = streams;
   tile.partial = partial;
   tile.output_line_stride = height.step * this->outputs_[2] * output.pixel_stride;
   tile.output_channel_stride = output.channel_stride;

@@ -31,7 +31,7 @@ class PixelLanes final : public StripGemm<T> {
                     std::int64_t lines) const noexcept;
   void multiply_panel(const Call& call, const Block& block, const PhasePlan& plan,
                       const std::int64_t* offsets, const T* source, std::int64_t row_stride,
-                      std::int64_t panel, T* partial) const noexcept;
+                      std::int64_t panel, bool streams, T* partial) const noexcept;
   void finish_line(const Call& call, const Block& block, const PhasePlan& plan, std::int64_t row,
                    std::int64_t column, int pixels, const Range& channels, T* line,
                    std::int64_t stride) const noexcept;

@@ -46,7 +46,7 @@ struct GatherChannelsLast {
     RowPointers<T, kPixels> pixels(source, tile.source_pixel_stride);
     CONVOLITH_UNROLL(4)
     for (std::int64_t c = 0; c < tile.channels; ++c) {
-      add_channel<kFirst, kEnd>(sum, pixels, weight);
+      add_channel<kFirst, kEnd>(sum, pixels, weight, tile.panel_stride);
       pixels.advance();
       weight += kTileColumns<T>;
     }
@@ -54,14 +54,18 @@ struct GatherChannelsLast {
 
   template <int kFirst, int kEnd, int kPixels, int kVectors>
   CONVOLITH_INLINE static void add_channel(Vec<T> (&sum)[kPixels][kVectors],
-                                           const RowPointers<T, kPixels>& pixels, const T* weight) {
+                                           const RowPointers<T, kPixels>& pixels, const T* weight,
+                                           std::int64_t panel_stride) {
     Vec<T> column[kVectors];
-    CONVOLITH_UNROLL(2)
-    for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+    CONVOLITH_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) {
+      const T* panel = v < kTileVectors ? weight : weight + panel_stride;
+      column[v] = load(panel + v % kTileVectors * kLanes<T>);
+    }
     CONVOLITH_UNROLL(16)
     for (int p = kFirst; p < kEnd; ++p) {
       const Vec<T> row = broadcast(pixels.at(p));
-      CONVOLITH_UNROLL(2)
+      CONVOLITH_UNROLL(4)
       for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
     }
   }
@@ -119,13 +123,14 @@ struct GatherChannelsLast {
                                   tile.first_channel * (kPixels - 1);
     auto results = results_ahead<kPixels, kVectors>(tile, tile.channels, residual, output);
     RowPointers<T, kPixels> pixels(source, kApart ? 1 : tile.source_pixel_stride);
+    const std::int64_t panel_stride = tile.panel_stride;
     Vec<T> sum[kPixels][kVectors] = {};
     results.between(tile.channels, [&](std::int64_t) {
       if constexpr (kSource != PointwiseSource::near) {
         __builtin_prefetch(ahead, 0, 2);
         ahead += kApart ? step : kPixels;
       }
-      add_channel<0, kPixels>(sum, pixels, weight);
+      add_channel<0, kPixels>(sum, pixels, weight, panel_stride);
       pixels.advance(step);
       weight += kTileColumns<T>;
     });
@@ -160,6 +165,16 @@ struct GatherChannelsLast {
       }
     }
     static void run(const GatherTile<T>& tile, int first, int end) {
+      if constexpr (kPixels <= kPairedRows) {
+        if (tile.out_channels > kTileColumns<T>) {
+          if (tile.out_channels > kTileColumns<T> + kLanes<T>) {
+            run_tiles<4>(tile, first, end);
+          } else {
+            run_tiles<3>(tile, first, end);
+          }
+          return;
+        }
+      }
       if (tile.out_channels > kLanes<T>) {
         run_tiles<2>(tile, first, end);
       } else {
@@ -171,6 +186,13 @@ struct GatherChannelsLast {
 
 template <class T>
 void gather_channels_last(const GatherTile<T>& tile) {
+  if constexpr (kPairedRows > 0) {
+    if (tile.out_channels > kTileColumns<T>) {
+      for_equal_tiles<GatherChannelsLast<T>::template Rows, kPairedRows>(tile.pixels, kPairedRows,
+                                                                         tile);
+      return;
+    }
+  }
   for_equal_tiles<GatherChannelsLast<T>::template Rows, kTileRows>(tile.pixels, tile.tile_pixels,
                                                                    tile);
 }

@@ -63,6 +63,7 @@ struct GatherTile {
   std::int64_t source_pixel_stride;    ///< between the sources of neighbouring output pixels
   std::int64_t source_channel_stride;  ///< channels_last: 1, or of one tap whose pixels touch
   const T* weight;                     ///< panel [tap][channel][tile columns or rows]
+  std::int64_t panel_stride;  ///< channels_last: to that of the channels beyond tile_columns
   T* output;
   std::int64_t output_pixel_stride;
   std::int64_t output_channel_stride;
@@ -93,6 +94,7 @@ struct PixelTile {
   const std::int64_t* offsets;
   std::int64_t source_line_stride;
   bool reads_whole_vectors;  ///< beyond the last column
+  bool streams;              ///< the columns that follow come from memory: they are fetched
   /// Sums of earlier terms, if it continues: [line][channel][column], whole vectors.
   T* partial;
   bool continues;
@@ -144,6 +146,7 @@ struct Kernels {
   int tile_rows;     ///< of a register tile, at most
   int overlapping_rows;  ///< with which the products of a tile begin while the last one is stored
   int tile_columns;  ///< two vectors
+  int paired_rows;   ///< of a register tile of two panels of columns, at most; 0: there is none
 
   /// c[rows, columns] (+)= a[k][tile_rows]^T b[k][tile_columns]; c's columns are contiguous.
   void (*gemm_tile)(int rows, int columns, std::int64_t k, const T* a, const T* b, T* c,
@@ -202,7 +205,7 @@ struct Kernels {
                     T* panel);
 
   /// Lanes are output channels: contiguous in weight and output, weight panel tile_columns wide.
-  /// Any number of pixels.
+  /// Any number of pixels; two panels of channels at most where there are paired_rows, else one.
   void (*gather_channels_last)(const GatherTile<T>& tile);
 
   /// The same for short runs of products and any number of output channels: term t reads

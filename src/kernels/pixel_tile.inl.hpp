@@ -99,10 +99,24 @@ template <class T, class V, int kChannels, int kLines, int kVectors, bool kParti
   const T* source = tile.source;
   const std::int64_t* offsets = tile.offsets;
   const std::int64_t line_stride = tile.source_line_stride;
+  const std::int64_t ahead = tile.streams ? kVectors * kLanes<T> : 0;
+  // The lines that results are written to are fetched row by row, with the first terms.
+  constexpr bool kFetches = kLines == 1 && kVectors <= 2;
+  const bool writes_rows = tile.output != nullptr && !tile.interleaves;
+  const T* row_ahead = writes_rows ? tile.output : source;
+  const std::int64_t rows_ahead = writes_rows ? kChannels - 1 : 0;
   V sum[kLines][kChannels][kVectors] = {};
   CONVOLITH_UNROLL(2)
   for (std::int64_t t = 0; t < tile.terms; ++t) {
     const T* from = source + offsets[t];
+    if constexpr (kFetches) {
+      CONVOLITH_UNROLL(2)
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(from + ahead + v * kLanes<T>);
+        __builtin_prefetch(row_ahead + v * kLanes<T>, 1);
+      }
+      row_ahead += t < rows_ahead ? tile.output_channel_stride : 0;
+    }
     const auto load_pixels = [&](int line, int v) -> V {
       const T* at = from + line * line_stride + v * kLanes<T>;
       if constexpr (kHalf) {

@@ -34,11 +34,12 @@ struct WinogradWeight {
 /// products[tile][column] (+)= sum over terms of tiles[tile][term] * weight[term][column].
 template <class T>
 struct WinogradProduct {
-  int rows, columns;  ///< any number of tiles, tile_columns at most
+  int rows, columns;  ///< any number of tiles; columns of a panel, or of two for paired_rows
   std::int64_t terms;
   const T* tiles;
   std::int64_t tile_stride;
   const T* weight;  ///< panel [term][tile_columns]
+  std::int64_t panel_stride;  ///< to the second one
   T* products;
   std::int64_t product_stride;
   bool accumulate;

@@ -83,8 +83,14 @@ const CacheSizes& cache_sizes() {
 
 /// Vectors of 64 bytes go in two halves through the datapaths of AMD's family 19h, which is Zen 4
 /// where it has AVX-512 (Software Optimization Guide for the AMD Zen4 Microarchitecture, 57647).
-bool halves_wide_vectors() noexcept {
+bool halves_wide_vectors() {
   static const bool halves = [] {
+    if (const char* told = std::getenv("CONVOLITH_HALVES_VECTORS")) {
+      const std::string_view answer = told;
+      if (answer == "0" || answer == "1") return answer == "1";
+      throw InvalidArgument("environment variable CONVOLITH_HALVES_VECTORS: '" +
+                            std::string(answer) + "' is neither 0 nor 1");
+    }
 #if defined(__x86_64__)
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     if (__builtin_cpu_is("amd") == 0 || __get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return false;
@@ -173,7 +179,8 @@ Machine nominal_machine(const KernelTable& isa) {
 
 Machine describe_machine(const KernelTable& isa) {
   Machine machine = nominal_machine(isa);
-  if (isa.vector_bytes == 64 && halves_wide_vectors()) {
+  machine.halves_vectors = halves_wide_vectors() && isa.vector_bytes == 64;
+  if (machine.halves_vectors) {
     for (double& rate : machine.flops_per_second) rate /= 2;
   }
   machine.l1_bytes = cache_sizes().l1;

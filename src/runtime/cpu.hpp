@@ -26,7 +26,8 @@ const KernelTable& isa_in_use();
 /// Rates of a machine whose datapaths are as wide as the ISA's vectors; no caches.
 Machine nominal_machine(const KernelTable& isa);
 
-/// Cache sizes and nominal rates of this machine, for kernels of the given ISA.
+/// Cache sizes and nominal rates of this machine, for kernels of the given ISA. InvalidArgument if
+/// CONVOLITH_HALVES_VECTORS, which tells whether its datapaths do so, is not 0 or 1.
 Machine describe_machine(const KernelTable& isa);
 
 /// Whether a pass over so many bytes, its results among them, leaves little of them in the caches:

@@ -25,15 +25,19 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 constexpr int kTileRows = 14;  // 14 x 2 accumulators, 2 columns, 1 spare of 32 registers
+constexpr int kPairedRows = 6;  // 6 x 4 accumulators, 4 columns, 4 spare
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kTileRows = 6;  // 6 x 2 accumulators, 2 columns, 1 broadcast of 16 registers
+constexpr int kPairedRows = 0;
 #elif defined(__SSE2__)
 constexpr int kVectorBytes = 16;
 constexpr int kTileRows = 5;  // 5 x 2 accumulators, 2 columns, broadcast and product of 16
+constexpr int kPairedRows = 0;
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kTileRows = 8;
+constexpr int kPairedRows = 0;
 #endif
 
 template <class T>

@@ -30,6 +30,7 @@ class WinogradExecution final : public Execution {
                                 : kernels_.winograd->line[geometry.size]),
         threads_(threads),
         channels_last_(problem.layout == Layout::channels_last),
+        tile_panels_(kernels_.paired_rows > 0 && !machine.halves_vectors ? 2 : 1),
         source_(problem, geometry, form_, machine),
         weight_(problem, geometry, form_, machine, source_.tap_row()) {
     const std::int64_t lanes = kernels_.lanes;
@@ -212,13 +213,16 @@ class WinogradExecution final : public Execution {
                       chunk_stride_);
           for (std::int64_t f = 0; f < frequencies_; ++f) {
             const T* weights = scratch.weights + f * chunk_stride_;
-            multiply_panel(call.cut, f, terms, first_panel, panel, count, weights,
-                           weights + chunk_stride_, scratch);
+            multiply_panels(call.cut, f, terms, first_panel, {panel, panel + 1}, count, weights,
+                            weights + chunk_stride_, scratch);
           }
         }
       }
       return;
     }
+    // With few tiles, two panels of weights would come in as often as one.
+    constexpr int kManyTiles = 4;
+    const std::int64_t together = count >= kManyTiles * kernels_.paired_rows ? tile_panels_ : 1;
     // Weights may come from memory: those of a product are fetched during the one before.
     const T* packed = call.packed +
                       (group * blocks.panel_groups + panel_group) * frequencies_ * weight_stride_;
@@ -228,32 +232,35 @@ class WinogradExecution final : public Execution {
     for (std::int64_t f = 0; f < frequencies_; ++f) {
       for (std::int64_t term = 0; term < terms_; term += term_chunk_) {
         const Range terms{term, std::min(terms_, term + term_chunk_)};
-        for (std::int64_t panel = 0; panel < panels; ++panel) {
-          const T* next = panel + 1 < panels   ? weights_of(f, term, panel + 1)
+        for (Range part{0, 0}; part.begin < panels; part.begin = part.end) {
+          part.end = std::min(part.begin + together, panels);
+          const T* next = part.end < panels    ? weights_of(f, term, part.end)
                           : terms.end < terms_ ? weights_of(f, terms.end, 0)
                                                : weights_of(f + 1, 0, 0);
-          multiply_panel(call.cut, f, terms, first_panel, panel, count, weights_of(f, term, panel),
-                         next, scratch);
+          multiply_panels(call.cut, f, terms, first_panel, part, count,
+                          weights_of(f, term, part.begin), next, scratch);
         }
       }
     }
   }
 
-  /// Adds some terms of one frequency to the products of a panel, number `panel` of its group;
-  /// fetches as many of the weights that are `next`.
-  void multiply_panel(const Cut& cut, std::int64_t f, const Range& terms, std::int64_t first_panel,
-                      std::int64_t panel, std::int64_t count, const T* weights, const T* next,
-                      const Scratch& scratch) const noexcept {
+  /// Adds some terms of one frequency to the products of a register tile's panels, counted from
+  /// the first of their group; fetches as many of the weights that are `next`.
+  void multiply_panels(const Cut& cut, std::int64_t f, const Range& terms, std::int64_t first_panel,
+                       const Range& panels, std::int64_t count, const T* weights, const T* next,
+                       const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     WinogradProduct<T> product{};
     product.columns =
-        static_cast<int>(std::min(columns, geometry_.produced - (first_panel + panel) * columns));
+        static_cast<int>(std::min((panels.end - panels.begin) * columns,
+                                  geometry_.produced - (first_panel + panels.begin) * columns));
     product.terms = terms.end - terms.begin;
     product.rows = static_cast<int>(count);
     product.tiles = scratch.sources + f * cut.source_stride + terms.begin;
     product.tile_stride = source_.row();
     product.weight = weights;
-    product.products = scratch.products + f * cut.product_stride + panel * columns;
+    product.panel_stride = terms_ * columns;
+    product.products = scratch.products + f * cut.product_stride + panels.begin * columns;
     product.product_stride = cut.product_row;
     product.accumulate = terms.begin > 0;
     product.ahead = next;
@@ -388,6 +395,7 @@ class WinogradExecution final : public Execution {
   const WinogradForm<T>& form_;
   int threads_;
   bool channels_last_;
+  std::int64_t tile_panels_;  ///< of a register tile, at most
   SourceTransform<T> source_;
   WeightTransform<T> weight_;
   std::int64_t frequencies_;

@@ -29,6 +29,12 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/channel_lanes.cpp": (
         (
+            "const std::int64_t panels_width = «(products.panels.end - products.panels.begin) * "
+            "this->panel_width_»;",
+            "this->panel_width_",
+            "pixels of two panels lie over one another",
+        ),
+        (
             "tile.source = source + «k->begin * tile.source_channel_stride»;",
             "k->begin",
             "channels apart: a later k block reads those of the first",
@@ -59,7 +65,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the pixels of a column read those of a row",
         ),
         (
-            ": line.down          ? «phase_columns» * this->panel_width_",
+            ": line.down          ? «phase_columns» * panels_width",
             "1",
             "channels_first: the tiles of a column lie side by side",
         ),

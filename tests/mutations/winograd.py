@@ -5,6 +5,16 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/winograd_product.inl.hpp": (
         (
+            "const T* panel = «v < kTileVectors ? weight : weight + panel_stride»;",
+            "weight",
+            "the second panel has the weights of the first",
+        ),
+        (
+            "if («in.columns > kTileColumns<T> + kLanes<T>») {",
+            "in.columns > kTileColumns<T> + kLanes<T> + 1",
+            "one column beyond the third vector is left out",
+        ),
+        (
             "if («in.columns > kLanes<T>») {",
             "in.columns > kLanes<T> + 1",
             "one column beyond a vector is left out",
@@ -148,7 +158,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "for (std::int64_t term = 0; «term < terms_»; term += term_chunk_) { "
             "const Range terms{term, std::min(terms_, term + term_chunk_)}; "
-            "for (std::int64_t panel = 0; panel < panels; ++panel) {",
+            "for (Range part{0, 0}; part.begin < panels; part.begin = part.end) {",
             "term < terms_ - 1",
             "a chunk of one term is left out",
         ),

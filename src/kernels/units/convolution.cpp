@@ -26,6 +26,7 @@ constexpr Kernels<T> kernels_of(
       .tile_rows = kTileRows,
       .overlapping_rows = kOverlappingRows,
       .tile_columns = kTileColumns<T>,
+      .paired_rows = kPairedRows,
       .gemm_tile = gemm_tile<T>,
       .pixel_shape = pixel_shape<T>,
       .pixel_tile = pixel_tile<T>,
