@@ -541,6 +541,7 @@ PROBLEMS = (
     "conv2d n3 c130 i7x7 k64 f1",
     "conv2d n1 c9 i4x21 k65 f1x3 p0x1 residual",
     "conv2d n1 c20 i11x11 k96 f3 s2 p1 d2 bias",
+    "conv2d n1 c3 i20x23 k112 f5 s2 p2 bias residual relu",
     "conv2d n2 c300 i6x6 k112 f1",
     "conv2d n2 c68 i10x9 k100 f1 g2",
     "conv2d n1 c128 i50x50 k56 f1",

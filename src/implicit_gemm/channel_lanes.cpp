@@ -40,16 +40,6 @@ int tile_pixels(const ConvProblem& problem, const Machine& machine) {
                   : kernels.tile_rows;
 }
 
-/// Panels of a register tile, at most. Two load fewer of the sources for as many products, where
-/// their weights stay in L1; datapaths of half a vector have time for these loads.
-template <class T>
-std::int64_t tile_panels(const ConvProblem& problem, const Machine& machine) {
-  return kernels_for<T>(machine).paired_rows > 0 && !machine.halves_vectors &&
-                 2 * panel_bytes<T>(problem, machine) <= machine.l1_bytes
-             ? 2
-             : 1;
-}
-
 }  // namespace
 
 template <class T>
@@ -57,12 +47,13 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
            kernels_for<T>(machine).tile_columns),
       fused_(problem.epilogue, problem.layout == Layout::channels_last),
-      tile_panels_(tile_panels<T>(problem, machine)) {
+      pairs_(this->kernels_.paired_rows > 0 && !machine.halves_vectors),
+      tile_panels_(pairs_ && 2 * panel_bytes<T>(problem, machine) <= machine.l1_bytes ? 2 : 1) {
   this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
   choose_segments();
-  // Strips take a quarter of L2, the weights of a sweep half of it. Where the weights of one panel
-  // outgrow that, sources in place are read again for each panel sooner than weights for a few
-  // rows.
+  // Strips take a quarter of L2; the weights of a sweep half of it, or a quarter where sources are
+  // read in place that outgrow the other half. Where the weights of one panel outgrow a quarter,
+  // sources in place are read again for each panel sooner than weights for a few rows.
   const auto strip_elements = static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T));
   const bool all_rows = this->in_place_ && this->panel_elements_ > strip_elements;
   this->cut_blocks(all_rows ? std::numeric_limits<std::int64_t>::max() : strip_elements);
@@ -79,8 +70,9 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   run_pixels_ =
       this->tile_pixels_ *
       std::max<std::int64_t>(1, fitting(machine.l1_bytes / 4, this->reduced_ * this->tile_pixels_));
-  sweep_blocks_ =
-      std::max<std::int64_t>(1, fitting(machine.l2_bytes / 2, kMaxChain * this->panel_width_));
+  const bool crowded = this->in_place_ && this->source_bytes() > machine.l2_bytes / 2;
+  sweep_blocks_ = std::max<std::int64_t>(
+      1, fitting(machine.l2_bytes / (crowded ? 4 : 2), kMaxChain * this->panel_width_));
   for (std::size_t p = 0; p < this->phases_.size(); ++p) {
     std::int64_t taps = 0;
     std::vector<Segment> segments;
@@ -444,6 +436,7 @@ void ChannelLanes<T>::multiply_line(const Call& call, const Products& products, 
                              : line.down          ? phase_columns * panels_width
                                                   : panels_width;
   tile.panel_stride = this->panel_elements_;
+  tile.pairs = pairs_;
   tile.least = fused_.least;
   tile.greatest = fused_.greatest;
   const auto runs = static_cast<int>(divide_up(line.pixels, run_pixels_));

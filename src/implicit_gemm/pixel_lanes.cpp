@@ -32,10 +32,8 @@ PixelLanes<T>::PixelLanes(const ConvProblem& problem, const Machine& machine, in
   // Channels lie pages apart: where the maps outgrow half of L2 and enough panels read them, they
   // are packed, unless datapaths of half a vector leave time to read them in place.
   constexpr std::int64_t kManyPanels = 4;
-  const std::int64_t source = this->reduced_ * this->sources_[0] * this->sources_[1] *
-                              this->sources_[2] * static_cast<std::int64_t>(sizeof(T));
   const bool far = !machine.halves_vectors && this->panels_ >= kManyPanels &&
-                   source > static_cast<std::int64_t>(machine.l2_bytes / 2);
+                   this->source_bytes() > machine.l2_bytes / 2;
   this->in_place_ = this->pointwise_ && !this->channels_last_ && !far;
   // A panel of weights takes a third of L1, as does what a tile reads; strips a quarter of L2.
   most_terms_ = std::clamp<std::int64_t>(

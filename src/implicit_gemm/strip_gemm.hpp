@@ -108,6 +108,11 @@ class StripGemm : public Execution {
 
   std::int64_t strip_row_elements() const noexcept { return strip_row_elements_; }
 
+  /// Of the source of a group of one sample.
+  std::size_t source_bytes() const noexcept {
+    return static_cast<std::size_t>(reduced_ * sources_[0] * sources_[1] * sources_[2]) * sizeof(T);
+  }
+
   /// Whether threads write to the same pixels.
   bool shares_pixels() const noexcept { return parts_.panels > 1; }
 

@@ -57,11 +57,7 @@ struct GatherChannelsLast {
                                            const RowPointers<T, kPixels>& pixels, const T* weight,
                                            std::int64_t panel_stride) {
     Vec<T> column[kVectors];
-    CONVOLITH_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) {
-      const T* panel = v < kTileVectors ? weight : weight + panel_stride;
-      column[v] = load(panel + v % kTileVectors * kLanes<T>);
-    }
+    load_columns<T>(column, weight, panel_stride);
     CONVOLITH_UNROLL(16)
     for (int p = kFirst; p < kEnd; ++p) {
       const Vec<T> row = broadcast(pixels.at(p));
@@ -165,21 +161,8 @@ struct GatherChannelsLast {
       }
     }
     static void run(const GatherTile<T>& tile, int first, int end) {
-      if constexpr (kPixels <= kPairedRows) {
-        if (tile.out_channels > kTileColumns<T>) {
-          if (tile.out_channels > kTileColumns<T> + kLanes<T>) {
-            run_tiles<4>(tile, first, end);
-          } else {
-            run_tiles<3>(tile, first, end);
-          }
-          return;
-        }
-      }
-      if (tile.out_channels > kLanes<T>) {
-        run_tiles<2>(tile, first, end);
-      } else {
-        run_tiles<1>(tile, first, end);
-      }
+      with_vectors<T, kPixels>(tile.out_channels,
+                               [&](auto vectors) { run_tiles<vectors.value>(tile, first, end); });
     }
   };
 };
@@ -202,8 +185,8 @@ struct GatherTermsChannelsLast {
   template <int kPixels, int kVectors, bool kFinishes>
   [[gnu::noinline]] static void run_tile(const GatherTile<T>& tile, const std::int64_t* offsets,
                                          std::int64_t terms, const T* from, const T* weight,
-                                         const T* bias, const T* residual, T* output,
-                                         int channels) {
+                                         std::int64_t panel_stride, const T* bias,
+                                         const T* residual, T* output, int channels) {
     if (!tile.past_caches) {
       prefetch_tile_of<T, kPixels, kVectors>(terms, output, tile.output_pixel_stride);
     }
@@ -215,13 +198,12 @@ struct GatherTermsChannelsLast {
     CONVOLITH_UNROLL(2)
     for (std::int64_t t = 0; t < terms; ++t) {
       Vec<T> column[kVectors];
-      CONVOLITH_UNROLL(2)
-      for (int v = 0; v < kVectors; ++v) column[v] = load(weight + v * kLanes<T>);
+      load_columns<T>(column, weight, panel_stride);
       const std::int64_t offset = offsets[t];
       CONVOLITH_UNROLL(16)
       for (int p = 0; p < kPixels; ++p) {
         const Vec<T> row = broadcast(source.at(p, offset));
-        CONVOLITH_UNROLL(2)
+        CONVOLITH_UNROLL(4)
         for (int v = 0; v < kVectors; ++v) sum[p][v] = multiply_add(row, column[v], sum[p][v]);
       }
       weight += kTileColumns<T>;
@@ -243,19 +225,19 @@ struct GatherTermsChannelsLast {
       const T* source = tile.source + pixel * tile.source_pixel_stride;
       const T* weight = tile.weight;
       const T* first_residual = residual_of(tile, pixel);
-      for (int first = 0; first < tile.out_channels; first += kTileColumns<T>) {
+      const int most = (kPixels <= kPairedRows && tile.pairs ? 2 : 1) * kTileColumns<T>;
+      for (int first = 0; first < tile.out_channels; first += most) {
         const int left = tile.out_channels - first;
+        const int channels = left < most ? left : most;
         const T* bias = tile.bias != nullptr ? tile.bias + first : nullptr;
         const T* residual = first_residual != nullptr ? first_residual + first : nullptr;
         T* output = tile.output + pixel * tile.output_pixel_stride + first;
-        if (left > kLanes<T>) {
-          run_tile<kPixels, 2, kFinishes>(tile, offsets, terms, source, weight, bias, residual,
-                                          output, left < kTileColumns<T> ? left : kTileColumns<T>);
-        } else {
-          run_tile<kPixels, 1, kFinishes>(tile, offsets, terms, source, weight, bias, residual,
-                                          output, left);
-        }
-        weight += panel_stride;
+        const auto run = [&](auto vectors) {
+          run_tile<kPixels, vectors.value, kFinishes>(
+              tile, offsets, terms, source, weight, panel_stride, bias, residual, output, channels);
+        };
+        with_vectors<T, kPixels>(channels, run);
+        weight += most / kTileColumns<T> * panel_stride;
       }
     }
     static void run(const GatherTile<T>& tile, const std::int64_t* offsets, std::int64_t terms,
@@ -271,8 +253,9 @@ struct GatherTermsChannelsLast {
 template <class T>
 void gather_terms_channels_last(const GatherTile<T>& tile, const std::int64_t* offsets,
                                 std::int64_t terms, std::int64_t panel_stride) {
+  const bool paired = tile.pairs && tile.out_channels > kTileColumns<T>;
   for_equal_tiles<GatherTermsChannelsLast<T>::template Rows, kOverlappingRows>(
-      tile.pixels, kOverlappingRows, tile, offsets, terms, panel_stride);
+      tile.pixels, paired ? kPairedRows : kOverlappingRows, tile, offsets, terms, panel_stride);
 }
 
 /// How a tile's source pixels lie: whole vectors, a last vector in part, or one by one.

@@ -71,6 +71,7 @@ struct GatherTile {
   int tile_pixels;  ///< channels_last: of the equal register tiles that the pixels are cut into, at
                     ///< most
   bool accumulate, finishes;
+  bool pairs;        ///< of terms: tiles over two panels of channels, of paired_rows
   bool past_caches;  ///< the output, which is aligned and not accumulated, goes past the caches
   const T* bias;                       ///< of its channels; null: none
   const T* residual;                   ///< null: none

@@ -39,6 +39,17 @@ struct RowPointers {
   }
 };
 
+/// A row of columns: of a panel, or of two that lie `panel_stride` apart.
+template <class T, int kVectors>
+CONVOLITH_INLINE void load_columns(Vec<T> (&column)[kVectors], const T* row,
+                                   std::int64_t panel_stride) {
+  CONVOLITH_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) {
+    const T* panel = v < kTileVectors ? row : row + panel_stride;
+    column[v] = load(panel + v % kTileVectors * kLanes<T>);
+  }
+}
+
 /// For tiles that come from as far as memory and are wanted at the end. Rows that do not begin on a
 /// line end on one more.
 template <class T, int kRows, int kVectors, int kWrites = 1>
@@ -183,6 +194,22 @@ CONVOLITH_INLINE void finish_tile(Vec<T> (&sum)[kRows][kVectors], T* tile, std::
     limit([&](Vec<T> s) { return min_keeping_nan<T>(s, broadcast(finish.greatest)); });
   }
   store_tile<T, kRows, kVectors>(sum, tile, row_stride, columns, false, finish.past_caches);
+}
+
+template <int kVectors>
+struct VectorCount {
+  static constexpr int value = kVectors;
+};
+
+/// Calls run with the VectorCount of a tile of kRows rows, of two panels if there is such a tile,
+/// that hold so many columns.
+template <class T, int kRows, class Run>
+CONVOLITH_INLINE void with_vectors(int columns, const Run& run) {
+  if constexpr (kRows <= kPairedRows) {
+    if (columns > 3 * kLanes<T>) return run(VectorCount<4>());
+    if (columns > 2 * kLanes<T>) return run(VectorCount<3>());
+  }
+  columns > kLanes<T> ? run(VectorCount<2>()) : run(VectorCount<1>());
 }
 
 /// Calls Body<kRows>::run for the kRows in 1 .. kMost that equals `rows`.

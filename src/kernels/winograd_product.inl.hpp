@@ -22,11 +22,7 @@ struct WinogradProducts {
     CONVOLITH_UNROLL(4)
     for (std::int64_t p = 0; p < in.terms; ++p) {
       Vec<T> column[kVectors];
-      CONVOLITH_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v) {
-        const T* panel = v < kTileVectors ? weight : weight + panel_stride;
-        column[v] = load(panel + v % kTileVectors * kLanes<T>);
-      }
+      load_columns<T>(column, weight, panel_stride);
       CONVOLITH_UNROLL(16)
       for (int r = 0; r < kRows; ++r) {
         const Vec<T> row = broadcast(rows.at(r));
@@ -53,21 +49,9 @@ struct WinogradProducts {
         T* products = in.products + row * in.product_stride;
         // Each row's share of the weights ahead.
         const T* ahead = in.ahead + row * in.terms * kTileColumns<T> / in.rows;
-        if constexpr (kRows <= kPairedRows) {
-          if (in.columns > kTileColumns<T> + kLanes<T>) {
-            run_tile<kRows, 4>(in, tiles, products, ahead, ahead_step);
-            continue;
-          }
-          if (in.columns > kTileColumns<T>) {
-            run_tile<kRows, 3>(in, tiles, products, ahead, ahead_step);
-            continue;
-          }
-        }
-        if (in.columns > kLanes<T>) {
-          run_tile<kRows, 2>(in, tiles, products, ahead, ahead_step);
-        } else {
-          run_tile<kRows, 1>(in, tiles, products, ahead, ahead_step);
-        }
+        with_vectors<T, kRows>(in.columns, [&](auto vectors) {
+          run_tile<kRows, vectors.value>(in, tiles, products, ahead, ahead_step);
+        });
       }
     }
   };

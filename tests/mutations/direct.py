@@ -5,16 +5,6 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/direct.inl.hpp": (
         (
-            "const T* panel = «v < kTileVectors ? weight : weight + panel_stride»;",
-            "weight",
-            "the second panel has the weights of the first",
-        ),
-        (
-            "if («tile.out_channels > kTileColumns<T> + kLanes<T>») {",
-            "tile.out_channels > kTileColumns<T> + kLanes<T> + 1",
-            "one channel beyond the third vector is left out",
-        ),
-        (
             "const std::int64_t step = «kApart ? tile.source_channel_stride : 1»;",
             "1",
             "channels apart are read as if they touched",

@@ -5,6 +5,26 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/tile.inl.hpp": (
         (
+            "const T* panel = «v < kTileVectors ? row : row + panel_stride»;",
+            "row",
+            "the second panel has the weights of the first",
+        ),
+        (
+            "if («columns > 3 * kLanes<T>») return run(VectorCount<4>());",
+            "columns > 3 * kLanes<T> + 1",
+            "one column beyond the third vector is left out",
+        ),
+        (
+            "if («columns > 2 * kLanes<T>») return run(VectorCount<3>());",
+            "columns > 2 * kLanes<T> + 1",
+            "one column beyond two vectors is left out",
+        ),
+        (
+            "«columns > kLanes<T>» ? run(VectorCount<2>()) : run(VectorCount<1>());",
+            "columns > kLanes<T> + 1",
+            "one column beyond a vector is left out",
+        ),
+        (
             "bool past_caches = false) { const int last = «columns - (kVectors - 1) * kLanes<T>»;",
             "columns - (kVectors - 1) * kLanes<T> - 1",
             "the last vector of a tile loses a lane",

@@ -5,21 +5,6 @@ from __future__ import annotations
 MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "src/kernels/winograd_product.inl.hpp": (
         (
-            "const T* panel = «v < kTileVectors ? weight : weight + panel_stride»;",
-            "weight",
-            "the second panel has the weights of the first",
-        ),
-        (
-            "if («in.columns > kTileColumns<T> + kLanes<T>») {",
-            "in.columns > kTileColumns<T> + kLanes<T> + 1",
-            "one column beyond the third vector is left out",
-        ),
-        (
-            "if («in.columns > kLanes<T>») {",
-            "in.columns > kLanes<T> + 1",
-            "one column beyond a vector is left out",
-        ),
-        (
             "for (std::int64_t p = 0; «p < in.terms»; ++p) {",
             "p < in.terms - 1",
             "the last product of a sum is left out",
