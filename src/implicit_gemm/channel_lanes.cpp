@@ -47,7 +47,7 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
     : Base(problem, machine, threads, tile_pixels<T>(problem, machine), 1,
            kernels_for<T>(machine).tile_columns),
       fused_(problem.epilogue, problem.layout == Layout::channels_last),
-      pairs_(this->kernels_.paired_rows > 0 && !machine.halves_vectors),
+      pairs_(pairs_panels<T>(machine)),
       tile_panels_(pairs_ && 2 * panel_bytes<T>(problem, machine) <= machine.l1_bytes ? 2 : 1) {
   this->past_caches_ = this->channels_last_ && maps_outgrow_caches(problem);
   choose_segments();

@@ -107,10 +107,8 @@ class ChannelLanes final : public StripGemm<T> {
 
   FusedClamp<T> fused_;
   std::int64_t pixel_elements_;   ///< of a strip's pixel
-  /// Tiles of two panels load fewer of the sources for as many products, where their weights stay
-  /// in L1; datapaths of half a vector have time for these loads.
-  bool pairs_;
-  std::int64_t tile_panels_;      ///< of a register tile of long runs of products, at most
+  bool pairs_;                    ///< whether tiles of short runs of products have two panels
+  std::int64_t tile_panels_;      ///< of those of long runs, at most: weights must stay in L1
   std::int64_t run_pixels_;       ///< of a row that go through a panel together, at most
   std::int64_t panels_together_;  ///< that a run of pixels goes through before the next one
   bool touching_ = false;  ///< whether the taps of a kernel row are one unit

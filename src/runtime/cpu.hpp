@@ -53,6 +53,13 @@ inline const Kernels<double>& kernels_for(const Machine& machine) noexcept {
   return machine.kernels->float64;
 }
 
+/// Whether register tiles over two panels pay: they load fewer of the sources for as many products,
+/// for which datapaths of half a vector leave time.
+template <class T>
+bool pairs_panels(const Machine& machine) noexcept {
+  return kernels_for<T>(machine).paired_rows > 0 && !machine.halves_vectors;
+}
+
 /// Seconds on one core of writing packed weights; those that outgrow L2 wait for memory. Fitted.
 inline double packing_seconds(double bytes, const Machine& machine) noexcept {
   const bool cached = bytes < static_cast<double>(machine.l2_bytes) * 4;

@@ -30,7 +30,7 @@ class WinogradExecution final : public Execution {
                                 : kernels_.winograd->line[geometry.size]),
         threads_(threads),
         channels_last_(problem.layout == Layout::channels_last),
-        tile_panels_(kernels_.paired_rows > 0 && !machine.halves_vectors ? 2 : 1),
+        tile_panels_(pairs_panels<T>(machine) ? 2 : 1),
         source_(problem, geometry, form_, machine),
         weight_(problem, geometry, form_, machine, source_.tap_row()) {
     const std::int64_t lanes = kernels_.lanes;
