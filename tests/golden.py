@@ -14,14 +14,21 @@ from convolith.bench.layers import NETS, parse_layers
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "golden_choices.txt"
-ISAS = ("avx512", "avx2", "baseline")
 LAYOUTS = ("channels_first", "channels_last")
 GRADIENTS = ("backward_input", "backward_weight")
 GRADIENT_BATCH = 4
 CACHES = {"l1_bytes": 48 << 10, "l2_bytes": 1 << 20, "l3_bytes": 32 << 20}
+FAR_CACHES = {"l1_bytes": 48 << 10, "l2_bytes": 2 << 20, "l3_bytes": 480 << 20}
+MACHINES = {
+    "avx512": ("avx512", CACHES),
+    "avx2": ("avx2", CACHES),
+    "baseline": ("baseline", CACHES),
+    "far": ("avx512", FAR_CACHES),
+}
 HEADER = f"""\
-# What "auto" chooses on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each ISA:
-# {", ".join(ISAS)}; one name where all agree. Written by: python tests/golden.py
+# What "auto" chooses on a core with 48 KiB of L1, 1 MiB of L2 and 32 MiB of L3, with each ISA, and
+# with AVX-512 on one with 2 MiB of L2 and 480 MiB of an L3 far away: {", ".join(MACHINES)};
+# one name where all agree. Written by: python tests/golden.py
 """
 
 
@@ -43,21 +50,24 @@ def problems() -> dict[str, str]:
     return found
 
 
-def choices(isas: tuple[str, ...] = ISAS) -> list[tuple[str, dict[str, str]]]:
-    """For each problem and layout, in order: its line's head and the choice of each ISA."""
+def choices(machines: tuple[str, ...] = tuple(MACHINES)) -> list[tuple[str, dict[str, str]]]:
+    """For each problem and layout, in order: its line's head and the choice of each machine."""
     lines = []
     for text, name in problems().items():
         for layout in LAYOUTS:
             p = _core.ConvProblem.parse(text).replace(data_format=layout)
-            chosen = {isa: _core.choose(p, isa, **CACHES) for isa in isas}
+            chosen = {}
+            for machine in machines:
+                isa, caches = MACHINES[machine]
+                chosen[machine] = _core.choose(p, isa, **caches)
             lines.append((f"{name} {p}", chosen))
     return lines
 
 
 def compiled() -> tuple[str, ...]:
-    """Those of the file's ISAs that this library has."""
+    """Those of the file's machines whose ISA this library has."""
     have = cl.show_config(mode="dicts")["isas_compiled"]
-    return tuple(isa for isa in ISAS if isa in have)
+    return tuple(machine for machine, (isa, _) in MACHINES.items() if isa in have)
 
 
 def written() -> list[tuple[str, dict[str, str]]]:
@@ -67,15 +77,15 @@ def written() -> list[tuple[str, dict[str, str]]]:
         if line and not line.startswith("#"):
             head, _, tail = line.rpartition(": ")
             names = tail.split()
-            chosen = dict(zip(ISAS, names * (len(ISAS) if len(names) == 1 else 1), strict=True))
-            lines.append((head, chosen))
+            names *= len(MACHINES) if len(names) == 1 else 1
+            lines.append((head, dict(zip(MACHINES, names, strict=True))))
     return lines
 
 
 def main() -> None:
     """Rewrite the file."""
-    if compiled() != ISAS:
-        raise SystemExit(f"needs a library with every ISA: {', '.join(ISAS)}")
+    if compiled() != tuple(MACHINES):
+        raise SystemExit("needs a library with every ISA")
     text = HEADER
     for head, chosen in choices():
         names = list(chosen.values())

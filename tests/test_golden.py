@@ -6,14 +6,17 @@ import golden
 
 
 def test_the_golden_file_is_up_to_date() -> None:
-    isas = golden.compiled()
-    assert isas, "none of the file's ISAs is compiled in"
-    expected = [(head, {isa: names[isa] for isa in isas}) for head, names in golden.written()]
+    machines = golden.compiled()
+    assert machines, "none of the file's ISAs is compiled in"
+    expected = [
+        (head, {machine: names[machine] for machine in machines})
+        for head, names in golden.written()
+    ]
     moved = [
         f"{head}: {was} -> {now}"
-        for (head, was), (_, now) in zip(expected, golden.choices(isas), strict=False)
+        for (head, was), (_, now) in zip(expected, golden.choices(machines), strict=False)
         if was != now
     ]
     hint = "rewrite the file with `python tests/golden.py` and read its diff"
     assert not moved, f"{len(moved)} choices moved, first {moved[0]}; {hint}"
-    assert [head for head, _ in expected] == [head for head, _ in golden.choices(isas)], hint
+    assert [head for head, _ in expected] == [head for head, _ in golden.choices(machines)], hint

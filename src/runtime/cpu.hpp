@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string_view>
 
@@ -58,6 +59,12 @@ inline const Kernels<double>& kernels_for(const Machine& machine) noexcept {
 template <class T>
 bool pairs_panels(const Machine& machine) noexcept {
   return kernels_for<T>(machine).paired_rows > 0 && !machine.halves_vectors;
+}
+
+/// Whether L3 spans a chip of many cores: one of them reads it at a quarter of the rate at which it
+/// reads an L3 that few share (25 GB/s of 480 MiB on an Intel Xeon, 100 of 32 MiB on Zen 4).
+inline bool l3_is_far(const Machine& machine) noexcept {
+  return machine.l3_bytes > std::size_t{64} << 20;
 }
 
 /// Seconds on one core of writing packed weights; those that outgrow L2 wait for memory. Fitted.

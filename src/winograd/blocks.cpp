@@ -3,31 +3,50 @@
 #include <algorithm>
 
 #include "arithmetic.hpp"
+#include "runtime/cpu.hpp"
 
 namespace convolith {
 
-WinogradBlocks::WinogradBlocks(const WinogradWork& work, std::size_t l2_bytes, int threads)
-    : all_tiles_(work.tiles) {
-  const auto fitting = [&](std::size_t bytes, std::int64_t elements) {
-    return std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / work.element) / elements);
-  };
-  // Weights stream past a block of tiles from L3 or memory. Four register tiles of rows hide
-  // that; V may then outgrow L2, for it is read once for a group of panels. Blocks are twice as
-  // long where weights are far or to be transformed, and where there would be two of few tiles.
+namespace {
+
+std::int64_t fitting(const WinogradWork& work, std::size_t bytes, std::int64_t elements) {
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / work.element) / elements);
+}
+
+/// The most tiles of a block. Weights stream past it from L3 or memory; four register tiles of rows
+/// hide that.
+std::int64_t longest_block(const WinogradWork& work, const Machine& machine) {
   constexpr std::size_t kFarWeights = std::size_t{8} << 20, kPastL3 = std::size_t{32} << 20;
+  const std::size_t l2_bytes = machine.l2_bytes;
   const std::int64_t rows = 4 * work.tile_rows;
   const auto weights =
       static_cast<std::size_t>(work.frequencies * work.terms * work.panels * work.columns) *
       work.element;
   const std::int64_t sources = work.frequencies * work.row;  // of a tile
-  const std::int64_t most =
-      work.tiles <= 2 * rows || work.transforms_weights || weights > kFarWeights
-          ? std::min(2 * rows, fitting((weights > kPastL3 ? 8 : 4) * l2_bytes, sources))
-          : std::min(rows, fitting(2 * l2_bytes, sources));
-  cut(work, divide_up(work.tiles, most), threads);
+  if (l3_is_far(machine) && !work.transforms_weights && weights <= kPastL3) {
+    // V stays in L2, and M too where the weights do.
+    const std::int64_t fewest = weights > l2_bytes ? 2 * work.tile_rows : work.tile_rows;
+    const std::int64_t products = work.frequencies * work.produced;
+    const std::int64_t most = weights > l2_bytes ? fitting(work, l2_bytes, sources)
+                                                 : fitting(work, l2_bytes / 2, sources + products);
+    return std::clamp(most, fewest, rows);
+  }
+  // V may outgrow L2, for it is read once for a group of panels. Blocks are twice as long where
+  // weights are far or to be transformed, and where there would be two of few tiles.
+  if (work.tiles <= 2 * rows || work.transforms_weights || weights > kFarWeights) {
+    return std::min(2 * rows, fitting(work, (weights > kPastL3 ? 8 : 4) * l2_bytes, sources));
+  }
+  return std::min(rows, fitting(work, 2 * l2_bytes, sources));
+}
+
+}  // namespace
+
+WinogradBlocks::WinogradBlocks(const WinogradWork& work, const Machine& machine, int threads)
+    : all_tiles_(work.tiles) {
+  cut(work, divide_up(work.tiles, longest_block(work, machine)), threads);
   tiles = divide_up(work.tiles, count);
   panels = std::min(divide_up(work.panels, shares),
-                    fitting(l2_bytes / 2, work.frequencies * tiles * work.columns));
+                    fitting(work, machine.l2_bytes / 2, work.frequencies * tiles * work.columns));
   panel_groups = std::min(work.panels, round_up(divide_up(work.panels, panels), shares));
   panels = divide_up(work.panels, panel_groups);
   panel_groups = divide_up(work.panels, panels);

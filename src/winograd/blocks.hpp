@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "convolith/algorithm.hpp"
 #include "runtime/range.hpp"
 
 namespace convolith {
@@ -24,7 +25,7 @@ struct WinogradWork {
 class WinogradBlocks {
  public:
   WinogradBlocks() = default;
-  WinogradBlocks(const WinogradWork& work, std::size_t l2_bytes, int threads);
+  WinogradBlocks(const WinogradWork& work, const Machine& machine, int threads);
 
   std::int64_t count = 1;   ///< blocks of tiles
   std::int64_t tiles = 1;   ///< of a block, at most

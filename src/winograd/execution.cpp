@@ -48,7 +48,7 @@ class WinogradExecution final : public Execution {
       cut->blocks = WinogradBlocks(
           {problem.groups, frequencies_, tiles, terms_, panels_, round_up(geometry.produced, lanes),
            source_.row(), sizeof(T), kernels_.tile_rows, kernels_.tile_columns, cut == &fresh_cut_},
-          machine.l2_bytes, threads);
+          machine, threads);
       cut->source_stride = odd_lines<T>(cut->blocks.tiles * source_.row());
       cut->product_row = cut->blocks.panels * kernels_.tile_columns;
       cut->product_stride = odd_lines<T>(cut->blocks.tiles * cut->product_row);

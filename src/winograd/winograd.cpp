@@ -53,16 +53,19 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
                         (kEfficiency * filled * machine.flops_per_second[wide]) +
                     frequencies * panels * std::ceil(tiles / static_cast<double>(tile_rows)) *
                         static_cast<double>(geometry.reduced_taps) * kTileCycles * cycle;
-  // Weights stream past every block of tiles: from L3 almost unnoticed, from memory beside the
-  // multiply-adds.
+  // Weights stream past every block of tiles: from an L3 nearby almost unnoticed, from one far away
+  // half unnoticed, from memory beside the multiply-adds.
   const double weights = frequencies * terms * panels * 2 * static_cast<double>(lanes) * bytes;
   const double blocks = geometry.few_tiles(problem.batch, static_cast<int>(tile_rows))
                             ? 1
                             : std::ceil(tiles / static_cast<double>(4 * tile_rows));
-  constexpr double kCoreCache = 32 << 20;  // of an L3 that may serve many cores
-  products = weights > kCoreCache
-                 ? std::max(products, blocks * weights / (1.5 * machine.bytes_per_second))
-                 : products + blocks * weights / (10 * machine.bytes_per_second);
+  constexpr double kCoreCache = 32 << 20;  // of an L3 nearby
+  const double fetched = blocks * weights / machine.bytes_per_second;
+  if (l3_is_far(machine)) {
+    products += fetched / 4;
+  } else {
+    products = weights > kCoreCache ? std::max(products, fetched / 1.5) : products + fetched / 10;
+  }
 
   // Transforms, a vector of channels of a tile: loads, stores, their misses, and the transposition
   // of channels_first.
