@@ -52,6 +52,7 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   const auto rows = static_cast<double>(channels);
   double reads = static_cast<double>(problem.taps());
   for (const Window& w : problem.windows) reads /= static_cast<double>(w.stride);
+  const bool strided = reads < static_cast<double>(problem.taps());
   const double packed = 1 / (rows * std::max(1.0, reads));
   const bool pointwise = problem.taps() == 1 && problem.input_pixels() == problem.output_pixels();
   const bool in_place = pointwise && transposes;
@@ -65,7 +66,8 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   // cost.
   const bool halves = in_place && machine.kernels->vector_bytes == 64;
   double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row, halves) * waiting +
-                     (in_place ? 6 : 12) / sum + (transposes ? 0 : 8 * packed + 15 / sum);
+                     (in_place ? 6 : 12) / sum +
+                     (transposes ? 0 : (strided && adjoint ? 14 : 8) * packed + 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
 }
