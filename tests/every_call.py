@@ -97,6 +97,7 @@ def functions() -> dict[str, Call]:
             X, Y, W.shape, padding=1, bias_grad=True
         ),
         "plan_conv": lambda: cl.plan_conv(X.shape, W, BIAS, padding=1)(X),
+        "plan_conv_transpose": lambda: cl.plan_conv_transpose(Y.shape, W, stride=2)(Y),
         "explain": lambda: cl.plan_conv(X.shape, W, padding=1).explain(),
         "algorithms": lambda: [str(r) for r in cl.algorithms(X.shape, W.shape, padding=1)],
         "parse": lambda: str(cl.ConvProblem.parse("conv2d c3 i9x8 k4 f3x3 s2 p1:2 relu")),

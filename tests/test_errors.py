@@ -69,6 +69,15 @@ def planned(*args: Any, **options: Any) -> Call:
     return lambda: made(*args, **options)
 
 
+def transposed_plan(shape: Any = Y.shape, weight: Any = W, *args: Any, **options: Any) -> Call:
+    return lambda: cl.plan_conv_transpose(shape, weight, *args, **{"groups": 2, **options})
+
+
+def transposed_planned(*args: Any, **options: Any) -> Call:
+    made = cl.plan_conv_transpose(Y.shape, W, groups=2)
+    return lambda: made(*args, **options)
+
+
 def test_the_calls_are_legal_unless_spoilt() -> None:
     for call in (
         conv,
@@ -78,9 +87,11 @@ def test_the_calls_are_legal_unless_spoilt() -> None:
         transposed_input,
         transposed_weight,
         plan,
+        transposed_plan,
     ):
         call()()
     planned(X)()
+    transposed_planned(Y)()
 
 
 # ---- arrays that are none ------------------------------------------------------------------
@@ -229,6 +240,12 @@ VALUE_ERRORS = [
     (planned(X, residual=Y), "residual is given"),
     (lambda: cl.plan_conv(X.shape, W, groups=2, residual=True)(X), "residual is None"),
     (plan(X.shape, W, zeros(4)), r"bias has shape \(4,\)"),
+    (transposed_planned(zeros(*Y.shape)[:1]), r"x has shape .*; it must be"),
+    (transposed_planned(Y, residual=X), "residual is given"),
+    (transposed_plan(Y.shape, W, zeros(5)), r"bias has shape \(5,\); it must be \(4,\)"),
+    (transposed_plan(output_padding=1), "output_padding"),
+    (transposed_plan(output_padding=(1, 2, 3), stride=2), "output_padding has 3 values"),
+    (transposed_plan(output_padding=1, output_size=9, stride=2), "give one of them"),
     # ---- counts
     (conv(stride=(1, 2, 3)), r"stride has 3 values \(1, 2, 3\); it must have 2"),
     (conv(stride=()), r"stride has 0 values \(\); it must have 2"),

@@ -83,6 +83,40 @@ def test_a_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> No
     np.testing.assert_array_equal(plan(x, residual=residual), added)
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm", "im2col_gemm"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_transposed_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> None:
+    x, w, bias = random(2, 8, 5, 7), random(8, 3, 3, 3, seed=1), random(6, seed=2)
+    if layout == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    options: dict[str, Any] = {
+        "stride": 2,
+        "padding": 1,
+        "output_padding": (1, 0),
+        "groups": 2,
+        "activation": "relu",
+        "data_format": layout,
+        "algorithm": algorithm,
+    }
+    y = cl.conv_transpose2d(x, w, bias, **options)
+    plan = cl.plan_conv_transpose(x.shape, w, bias, **options)
+    np.testing.assert_array_equal(plan(x), y)
+    out = np.full_like(y, np.nan)
+    assert plan(x, out) is out
+    np.testing.assert_array_equal(out, y)
+    residual = random(*y.shape, seed=3)
+    plan = cl.plan_conv_transpose(x.shape, w, bias, residual=True, **options)
+    added = cl.conv_transpose2d(x, w, bias, residual=residual, **options)
+    np.testing.assert_array_equal(plan(x, residual=residual), added)
+
+
+def test_a_transposed_plan_of_a_wanted_size() -> None:
+    x, w = random(1, 4, 6, seed=1), random(4, 2, 3)
+    plan = cl.plan_conv_transpose(x.shape, w, stride=2, output_size=14)
+    expected = cl.conv_transpose1d(x, w, stride=2, output_size=14)
+    np.testing.assert_allclose(plan(x), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

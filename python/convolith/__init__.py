@@ -56,7 +56,7 @@ from convolith._losses import (
 )
 from convolith._normalization import batch_norm, batch_norm_backward
 from convolith._optimizers import adam_step, sgd_step
-from convolith._plans import ConvPlan, algorithms, autotune, plan_conv
+from convolith._plans import ConvPlan, algorithms, autotune, plan_conv, plan_conv_transpose
 from convolith._pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
@@ -204,6 +204,7 @@ __all__ = [
     "numerics",
     "optim",
     "plan_conv",
+    "plan_conv_transpose",
     "reference",
     "release_memory",
     "set_num_threads",

@@ -305,7 +305,7 @@ def _conv_transpose(
     options = problem_options(
         *window, bias=bias is not None, residual=residual is not None, activation=activation
     )
-    extra = _sizes(*sizes, nd, options)
+    extra = transposed_sizes(*sizes, nd, options)
     problem = _core.make_transposed("forward", nd, x.shape, weight.shape, dtype, *extra, **options)
     return _run(problem, algorithm, numerics, call, ("x", "weight"))
 
@@ -315,9 +315,10 @@ conv_transpose1d, conv_transpose2d, conv_transpose3d = for_ranks(
 )
 
 
-def _sizes(
+def transposed_sizes(
     output_padding: Ints | None, output_size: Ints | None, nd: int, options: dict[str, Any]
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """The checked output_padding and output_size, one of which may be given."""
     extra = _arguments.integers(
         0 if output_padding is None else output_padding, nd, "output_padding"
     )
@@ -342,7 +343,7 @@ def _transposed_gradient(
     _require_same_rank(dy, "dy", x_shape, "x" if direction == "backward_weight" else "input_shape")
     if output_padding is None and output_size is None:
         output_size = dy.shape
-    sizes = _sizes(output_padding, output_size, nd, options)
+    sizes = transposed_sizes(output_padding, output_size, nd, options)
     return _core.make_transposed(direction, nd, x_shape, weight_shape, dtype, *sizes, **options)
 
 

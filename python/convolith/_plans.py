@@ -8,11 +8,11 @@ import numpy as np
 
 from convolith import _arguments, _autotune, _backends, _config, _core
 from convolith._arguments import Activation, Array, Ints, Padding
-from convolith._convolution import problem_options, rank_of_shape
+from convolith._convolution import problem_options, rank_of_shape, transposed_sizes
 
 
 class ConvPlan:
-    """A convolution planned once, with its weights packed; made by `plan_conv`.
+    """A convolution planned once, its weights packed; `plan_conv`, `plan_conv_transpose` make it.
 
     Immutable, so that several threads may call it at once.
     """
@@ -25,6 +25,8 @@ class ConvPlan:
         times: _autotune.Times | None = None,
     ) -> None:
         """Pack `weight` for `plan` and keep a copy of `bias`; `times` are what was measured."""
+        # A transposed convolution is planned as the adjoint that it is, whose input is a gradient.
+        self._names = None if plan.problem.direction == "forward" else ("x", "weight")
         self._plan = plan.pack(weight)
         self._bias = None if bias is None else _backends.copy_of(bias)
         self._times = dict(times or {})
@@ -33,7 +35,7 @@ class ConvPlan:
         self, x: Array, out: Array | None = None, *, residual: Array | None = None
     ) -> Array:
         """Convolve `x`, of the planned shape; `residual` where the plan has one."""
-        return self._plan.execute(x, None, self._bias, residual, out)
+        return self._plan.execute(x, None, self._bias, residual, out, self._names)
 
     @property
     def algorithm(self) -> str:
@@ -114,8 +116,7 @@ def plan_conv(
     Returns:
         A ConvPlan: call it with x, and optionally out.
     """
-    backend = _backends.of(weight)
-    dtype = backend.common_dtype({"bias": bias}, weight=weight)
+    dtype = _backends.of(weight).common_dtype({"bias": bias}, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
     options = problem_options(
         nd,
@@ -132,8 +133,79 @@ def plan_conv(
     problem = _core.make_convolution(
         "forward", nd, _arguments.shape(x_shape, "x_shape"), weight.shape, dtype, **options
     )
-    if bias is not None and bias.shape != (problem.out_channels,):
-        raise ValueError(f"bias has shape {bias.shape}; it must be ({problem.out_channels},)")
+    return _planned(
+        problem, problem.out_channels, weight, bias, algorithm, numerics, threads, workspace_limit
+    )
+
+
+def plan_conv_transpose(
+    x_shape: Ints,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    output_size: Ints | None = None,
+    data_format: str = "channels_first",
+    padding_mode: str = "zeros",
+    activation: Activation = None,
+    residual: bool = False,
+    algorithm: str = "auto",
+    numerics: str | None = None,
+    threads: int | None = None,
+    workspace_limit: int | None = None,
+) -> ConvPlan:
+    """Plan a transposed convolution as `plan_conv` plans a convolution.
+
+    Args:
+        x_shape: Shape of the inputs to come, in the data format.
+        weight: (in_channels, out_channels / groups, *kernel); its rank tells the spatial axes.
+        bias, stride, padding, output_padding, groups, dilation, output_size, data_format,
+            padding_mode, activation, algorithm, numerics: As in `conv_transpose2d`.
+        residual, threads, workspace_limit: As in `plan_conv`.
+
+    Returns:
+        A ConvPlan; its problem is that of the convolution whose adjoint this is.
+    """
+    dtype = _backends.of(weight).common_dtype({"bias": bias}, weight=weight)
+    nd = rank_of_shape(weight.shape, "weight")
+    options = problem_options(
+        nd,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
+        bias=bias is not None,
+        residual=_arguments.flag(residual, "residual"),
+        activation=activation,
+    )
+    shape = _arguments.shape(x_shape, "x_shape")
+    sizes = transposed_sizes(output_padding, output_size, nd, options)
+    problem = _core.make_transposed("forward", nd, shape, weight.shape, dtype, *sizes, **options)
+    return _planned(
+        problem, problem.in_channels, weight, bias, algorithm, numerics, threads, workspace_limit
+    )
+
+
+def _planned(
+    problem: _core.ConvProblem,
+    produced: int,
+    weight: Array,
+    bias: Array | None,
+    algorithm: str,
+    numerics: str | None,
+    threads: int | None,
+    workspace_limit: int | None,
+) -> ConvPlan:
+    """The plan of a problem that has `produced` channels in its results."""
+    if bias is not None and bias.shape != (produced,):
+        raise ValueError(f"bias has shape {bias.shape}; it must be ({produced},)")
+    backend = _backends.of(weight)
     count = _threads(threads)
     limit = _limit(workspace_limit)
     name = _arguments.choice(algorithm, "algorithm")

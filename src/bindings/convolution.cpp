@@ -80,10 +80,10 @@ py::object plan_object(const Make& make) {
 }
 
 py::array execute(const PlanObject& plan, py::handle first, py::handle second, py::handle bias,
-                  py::handle residual, py::handle out) {
+                  py::handle residual, py::handle out, const std::optional<Names>& names) {
   const Plan& planned = plan->plan;
   return Call(planned.problem(), plan->shapes, planned.packed(),
-              {first, second, bias, residual, out})
+              {first, second, bias, residual, out}, names ? &*names : nullptr)
       .run(planned);
 }
 
@@ -200,8 +200,9 @@ void bind_convolution(py::module_& module) {
           "type"_a, "problem"_a, "algorithm"_a = "auto", "numerics"_a = "fast", "threads"_a = 0,
           "isa"_a = "", "workspace_limit"_a = py::none())
       .def("execute", &execute, "first"_a, "second"_a, "bias"_a = py::none(),
-           "residual"_a = py::none(), "out"_a = py::none(),
-           "Runs on (x, weight), (dy, weight) or (dy, x), as the problem's direction says.")
+           "residual"_a = py::none(), "out"_a = py::none(), "names"_a = py::none(),
+           "Runs on (x, weight), (dy, weight) or (dy, x), as the problem's direction says; `names` "
+           "are those of the two in messages.")
       .def("pack", &pack, "weight"_a, "The same plan with the weights packed inside.")
       .def("explain", [](const PlanObject& p) { return p->plan.explain(); })
       .def_property_readonly("problem", [](const PlanObject& p) { return p->plan.problem(); })
