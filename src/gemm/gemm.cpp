@@ -200,11 +200,15 @@ double Gemm<T>::cost(double m, double n, double k, const Machine& machine) {
   const double padded_flops = 2 * m * tiles(n, kernels.lanes) * k;
   const double flops_rate = machine.flops_per_second[sizeof(T) == 8] * 0.9;
   const double packed_bytes = 2.0 * sizeof(T) * (m * k + k * n) + 2.0 * sizeof(T) * m * n;
+  // Short sums do not hide how results go to memory.
+  constexpr double kShortSum = 16;
+  const double written = sizeof(T) * m * n;
+  const bool waits = k < kShortSum && written > static_cast<double>(machine.l2_bytes);
   constexpr double kTileCycles = 40;
   const double register_tiles = std::ceil(m / kernels.tile_rows) *
                                 std::ceil(n / kernels.tile_columns) * std::ceil(k / kMaxChain);
   return padded_flops / flops_rate + register_tiles * kTileCycles / machine.cycles_per_second +
-         packed_bytes / (4 * machine.bytes_per_second);
+         (packed_bytes / 4 + (waits ? written : 0)) / machine.bytes_per_second;
 }
 
 template class Gemm<float>;
