@@ -6,7 +6,6 @@
 #include "runtime/cpu.hpp"
 
 namespace convolith {
-
 namespace {
 
 std::int64_t fitting(const WinogradWork& work, std::size_t bytes, std::int64_t elements) {
