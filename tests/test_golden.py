@@ -12,11 +12,12 @@ def test_the_golden_file_is_up_to_date() -> None:
         (head, {machine: names[machine] for machine in machines})
         for head, names in golden.written()
     ]
+    choices = golden.choices(machines)
     moved = [
         f"{head}: {was} -> {now}"
-        for (head, was), (_, now) in zip(expected, golden.choices(machines), strict=False)
+        for (head, was), (_, now) in zip(expected, choices, strict=False)
         if was != now
     ]
     hint = "rewrite the file with `python tests/golden.py` and read its diff"
     assert not moved, f"{len(moved)} choices moved, first {moved[0]}; {hint}"
-    assert [head for head, _ in expected] == [head for head, _ in golden.choices(machines)], hint
+    assert [head for head, _ in expected] == [head for head, _ in choices], hint

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,24 +64,36 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # ---- plan_conv -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> None:
-    p = problem_for(ALGORITHMS[0] if algorithm == "auto" else algorithm, layout)
-    conv, x, w = CONV[p.rank], random(*p.x_shape), random(*p.weight_shape, seed=1)
-    bias = random(p.out_channels, seed=2)
-    options = {**window(p), "activation": "tanh", "algorithm": algorithm}
+def require_plan_of(
+    conv: Callable[..., Array],
+    plan_conv: Callable[..., cl.ConvPlan],
+    x: Array,
+    w: Array,
+    bias: Array,
+    **options: Any,
+) -> None:
+    """A plan gives what the function gives."""
     y = conv(x, w, bias, **options)
-    plan = cl.plan_conv(x.shape, w, bias, **options)
+    plan = plan_conv(x.shape, w, bias, **options)
     np.testing.assert_array_equal(plan(x), y)
     np.testing.assert_array_equal(plan(x), y)
     out = np.full_like(y, np.nan)
     assert plan(x, out) is out
     np.testing.assert_array_equal(out, y)
     residual = random(*y.shape, seed=3)
-    plan = cl.plan_conv(x.shape, w, bias, residual=True, **options)
+    plan = plan_conv(x.shape, w, bias, residual=True, **options)
     added = conv(x, w, bias, residual=residual, **options)
     np.testing.assert_array_equal(plan(x, residual=residual), added)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_plan_gives_what_the_function_gives(layout: str, algorithm: str) -> None:
+    p = problem_for(ALGORITHMS[0] if algorithm == "auto" else algorithm, layout)
+    x, w = random(*p.x_shape), random(*p.weight_shape, seed=1)
+    bias = random(p.out_channels, seed=2)
+    options = {**window(p), "activation": "tanh", "algorithm": algorithm}
+    require_plan_of(CONV[p.rank], cl.plan_conv, x, w, bias, **options)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "implicit_gemm", "im2col_gemm"])
@@ -98,16 +111,7 @@ def test_a_transposed_plan_gives_what_the_function_gives(layout: str, algorithm:
         "data_format": layout,
         "algorithm": algorithm,
     }
-    y = cl.conv_transpose2d(x, w, bias, **options)
-    plan = cl.plan_conv_transpose(x.shape, w, bias, **options)
-    np.testing.assert_array_equal(plan(x), y)
-    out = np.full_like(y, np.nan)
-    assert plan(x, out) is out
-    np.testing.assert_array_equal(out, y)
-    residual = random(*y.shape, seed=3)
-    plan = cl.plan_conv_transpose(x.shape, w, bias, residual=True, **options)
-    added = cl.conv_transpose2d(x, w, bias, residual=residual, **options)
-    np.testing.assert_array_equal(plan(x, residual=residual), added)
+    require_plan_of(cl.conv_transpose2d, cl.plan_conv_transpose, x, w, bias, **options)
 
 
 def test_a_transposed_plan_of_a_wanted_size() -> None:

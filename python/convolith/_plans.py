@@ -118,18 +118,8 @@ def plan_conv(
     """
     dtype = _backends.of(weight).common_dtype({"bias": bias}, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
-    options = problem_options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None,
-        residual=_arguments.flag(residual, "residual"),
-        activation=activation,
-    )
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    options = _options(nd, window, bias is not None, residual, activation)
     problem = _core.make_convolution(
         "forward", nd, _arguments.shape(x_shape, "x_shape"), weight.shape, dtype, **options
     )
@@ -172,24 +162,25 @@ def plan_conv_transpose(
     """
     dtype = _backends.of(weight).common_dtype({"bias": bias}, weight=weight)
     nd = rank_of_shape(weight.shape, "weight")
-    options = problem_options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None,
-        residual=_arguments.flag(residual, "residual"),
-        activation=activation,
-    )
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    options = _options(nd, window, bias is not None, residual, activation)
     shape = _arguments.shape(x_shape, "x_shape")
     sizes = transposed_sizes(output_padding, output_size, nd, options)
     problem = _core.make_transposed("forward", nd, shape, weight.shape, dtype, *sizes, **options)
     return _planned(
         problem, problem.in_channels, weight, bias, algorithm, numerics, threads, workspace_limit
     )
+
+
+def _options(
+    nd: int,
+    window: tuple[Ints, Padding, Ints, int, str, str],
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+) -> dict[str, Any]:
+    has_residual = _arguments.flag(residual, "residual")
+    return problem_options(nd, *window, bias=bias, residual=has_residual, activation=activation)
 
 
 def _planned(
@@ -335,18 +326,9 @@ def autotune(
     else:
         w_shape = _arguments.shape(weight, "weight")
     nd = rank_of_shape(w_shape, "weight")
-    options = problem_options(
-        nd,
-        stride,
-        padding,
-        dilation,
-        groups,
-        data_format,
-        padding_mode,
-        bias=bias is not None and bias is not False,
-        residual=_arguments.flag(residual, "residual"),
-        activation=activation,
-    )
+    window = (stride, padding, dilation, groups, data_format, padding_mode)
+    has_bias = bias is not None and bias is not False
+    options = _options(nd, window, has_bias, residual, activation)
     problem = _core.make_convolution(
         _arguments.choice(direction, "direction"),
         nd,

@@ -15,7 +15,7 @@ std::int64_t fitting(const WinogradWork& work, std::size_t bytes, std::int64_t e
 /// The most tiles of a block. Weights stream past it from L3 or memory; four register tiles of rows
 /// hide that.
 std::int64_t longest_block(const WinogradWork& work, const Machine& machine) {
-  constexpr std::size_t kFarWeights = std::size_t{8} << 20, kPastL3 = std::size_t{32} << 20;
+  constexpr std::size_t kFarWeights = std::size_t{8} << 20;
   const std::size_t l2_bytes = machine.l2_bytes;
   const std::int64_t rows = 4 * work.tile_rows;
   const auto weights =

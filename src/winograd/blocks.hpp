@@ -8,6 +8,10 @@
 
 namespace convolith {
 
+/// Bytes of weights that an L3 nearby does not hold, for all that it may be larger: it may serve
+/// many cores.
+inline constexpr std::size_t kPastL3 = std::size_t{32} << 20;
+
 /// The products of a Winograd convolution, for each of `groups` groups: `frequencies` matrices of
 /// `tiles` rows of `terms` terms, times as many of `panels` panels of columns, of which `produced`
 /// are computed.

@@ -9,6 +9,7 @@
 #include "kernels/kernel_table.hpp"
 #include "runtime/cpu.hpp"
 #include "tolerance.hpp"
+#include "winograd/blocks.hpp"
 #include "winograd/execution.hpp"
 #include "winograd/weight_gradient.hpp"
 
@@ -59,12 +60,12 @@ double Winograd::cost(const ConvProblem& problem, const Machine& machine) const 
   const double blocks = geometry.few_tiles(problem.batch, static_cast<int>(tile_rows))
                             ? 1
                             : std::ceil(tiles / static_cast<double>(4 * tile_rows));
-  constexpr double kCoreCache = 32 << 20;  // of an L3 nearby
   const double fetched = blocks * weights / machine.bytes_per_second;
   if (l3_is_far(machine)) {
     products += fetched / 4;
   } else {
-    products = weights > kCoreCache ? std::max(products, fetched / 1.5) : products + fetched / 10;
+    products = weights > static_cast<double>(kPastL3) ? std::max(products, fetched / 1.5)
+                                                      : products + fetched / 10;
   }
 
   // Transforms, a vector of channels of a tile: loads, stores, their misses, and the transposition
