@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,41 @@ def test_truth_of_an_empty_batch() -> None:
 # ---- timing --------------------------------------------------------------------------------
 
 
-def test_a_stopwatch_repeats_short_calls() -> None:
-    watch = timing.Stopwatch(lambda: None)
+class Clock:
+    """Time that passes only in calls."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def call(self, seconds: float) -> Callable[[], None]:
+        """A call that lasts this long."""
+
+        def run() -> None:
+            self.now += seconds
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr(timing, "context_switches", lambda: 0)
+    return clock
+
+
+@pytest.mark.parametrize(("seconds", "repeats"), [(1e-5, 101), (4e-4, 3), (1e-3, 1), (0.2, 1)])
+def test_a_stopwatch_repeats_short_calls(clock: Clock, seconds: float, repeats: int) -> None:
+    watch = timing.Stopwatch(clock.call(seconds))
     watch.sample()
-    assert watch.repeats > 100
-    assert 0 < watch.seconds < 1e-3
+    assert watch.repeats == pytest.approx(repeats, abs=1)
+    assert watch.seconds == pytest.approx(seconds)
+
+
+def test_an_interrupted_first_call_does_not_pass_for_a_long_one(clock: Clock) -> None:
+    lengths = iter([1e-3, 5e-3] + 10**4 * [1e-5])  # of the warm-up, of the first sample
+    watch = timing.Stopwatch(lambda: clock.call(next(lengths))())
+    assert watch.repeats == pytest.approx(101, abs=1)
 
 
 def test_disturbed_samples_are_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +219,13 @@ def test_disturbed_samples_are_set_aside(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_measure_keeps_to_its_budget_even_if_always_disturbed(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switches = iter(range(10**6))
     monkeypatch.setattr(timing, "context_switches", lambda: next(switches))
-    watches = timing.measure([lambda: None, lambda: sum(range(1000))], budget=0.01)
-    assert all(watch.spent < 0.1 and watch.seconds > 0 for watch in watches)
+    watches = timing.measure([clock.call(1e-6), clock.call(2e-3)], budget=0.01)
+    assert all(not watch.clean and watch.seconds > 0 for watch in watches)
+    assert all(0.03 <= watch.spent < 0.033 for watch in watches)
 
 
 # ---- benchmark and reports -----------------------------------------------------------------

@@ -79,7 +79,7 @@ class Outcome:
 
     def count(self, watch: Stopwatch) -> None:
         """Add a stopwatch's samples to the statistics."""
-        self.samples += len(watch.clean) + len(watch.disturbed)
+        self.samples += len(watch.samples)
         self.disturbed += len(watch.disturbed)
 
 

@@ -17,6 +17,8 @@ except ImportError:  # Windows: no count of context switches, every sample count
     resource = None  # type: ignore[assignment]
 
 SAMPLE_SECONDS = 1e-3
+FIRST_SAMPLES = 3
+FIRST_SECONDS = 1e-2
 MIN_SAMPLES = 3
 MAX_SAMPLES = 25
 
@@ -38,9 +40,17 @@ class Stopwatch:
         self.repeats = 1
         run()  # first touch of memory, threads started
         self.sample()
-        if self.spent < SAMPLE_SECONDS:
-            self.repeats = int(SAMPLE_SECONDS / max(self.spent, 1e-7)) + 1
+        while len(self.samples) < FIRST_SAMPLES and self.spent < FIRST_SECONDS:
+            self.sample()  # a short call looks long if it is interrupted
+        shortest = min(self.samples)
+        if shortest < SAMPLE_SECONDS:
+            self.repeats = int(SAMPLE_SECONDS / max(shortest, 1e-7)) + 1
             self.restart()
+
+    @property
+    def samples(self) -> list[float]:
+        """Seconds of a call, by sample: undisturbed ones, then the others."""
+        return self.clean + self.disturbed
 
     def restart(self) -> None:
         """Forget the samples."""
@@ -62,13 +72,13 @@ class Stopwatch:
     def done(self, budget: float) -> bool:
         """Whether there are enough samples, or no time for more."""
         if len(self.clean) >= MAX_SAMPLES or self.spent >= 3 * budget:
-            return bool(self.clean or self.disturbed)
+            return bool(self.samples)
         return self.spent >= budget and len(self.clean) >= MIN_SAMPLES
 
     @property
     def seconds(self) -> float:
         """Median of the undisturbed samples; the shortest if every one was disturbed."""
-        return statistics.median(self.clean) if self.clean else min(self.disturbed)
+        return statistics.median(self.clean) if self.clean else min(self.samples)
 
 
 def measure(runs: Sequence[Callable[[], object]], budget: float) -> list[Stopwatch]:
