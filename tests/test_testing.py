@@ -668,6 +668,7 @@ def test_a_hang_is_a_failure() -> None:
     runner = Forked(lambda: PythonKernel(kernel), Conditions(), timeout=2.0)
     try:
         assert runner.run(Problem.parse("conv2d c1 i4x4 k1 f1x1")).kind == "hung"
+        runner.timeout = 60.0
         assert runner.run(Problem.parse("conv2d c1 i3x3 k1 f1x1")).status == "passed"
     finally:
         runner.close()
