@@ -35,6 +35,7 @@ CONVOLUTION = (
     "test_plan.py::test_blocks_that_end_within_a_row_of_tiles",
     "test_plan.py::test_results_do_not_depend_on_how_vectors_go_through_datapaths",
     "test_fft.py",
+    "test_workspaces.py",
 )
 POOLING = ("test_guard_pages.py::test_pooling", "test_pooling.py")
 TRAINING = ("test_guard_pages.py::test_training", "test_training.py")

@@ -110,6 +110,32 @@ def problem_for(name: str, words: str = "", rank: int = 0) -> _core.ConvProblem:
 
 
 # What each algorithm computes; tests take the pairs as parameters, so that none need be skipped.
+# Rests of every kind: of vectors of channels and of pixels, of panels, of tiles at the border.
+RESTS = (
+    "conv2d c19 i5x7 k21 f3 p1",
+    "conv2d c3 i4x37 k5 f3 p1",
+    "conv2d c35 i3x4 k34 f1",
+    "conv2d n2 c7 i5x19 k3 f3x2 s2 p1",
+    "conv2d c19 i5x21 k19 f3 p1 g19",
+    "conv2d c19 i2x40 k19 f2x4 p1 g19",
+    "conv2d c18 i5x6 k18 f3 p1 g9",
+    "conv2d c40 i3x5 k40 f3x2 p1 g2",
+    "conv2d c6 i9x18 k6 f5x3 s2x2 p2x1 g3",
+    "conv2d c21 i5x5 k21 f3 p1 g21",
+    "conv2d c13 i6x9 k39 f3 p1 g13",
+    "conv1d c2 i37 k3 f4 s3 p1",
+    "conv1d n2 c17 i9 k17 f5 s3 p2 g17",
+    "conv2d c5 i19x20 k3 f11 p5",
+    "conv1d c3 i300 k4 f65 p32",
+    "conv3d c3 i3x4x5 k4 f2x3x3 p1",
+    "conv2d c5 i3x6 k3 f3 p1 reflect",
+    "conv2d c20 i4x18 k33 f3 p1 circular",
+    "conv2d c5 i4x9 k5 f3 p2 circular g5",
+    "conv2d c32 i5x19 k32 f3 p1 g8",
+    "conv2d c32 i7x10 k32 f3 s2 p1 g16",
+    "conv2d c21 i4x35 k40 f1x4 p0x3:2",
+)
+
 SERVED = tuple((n, d) for n in ALGORITHMS for d in DIRECTIONS if problems_for(n, d))
 SERVED_RANKS = tuple((n, r) for n in ALGORITHMS for r in (1, 2, 3) if problems_for(n, "", r))
 

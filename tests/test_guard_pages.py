@@ -14,6 +14,7 @@ from problems import (
     DTYPES,
     ISAS,
     LAYOUTS,
+    RESTS,
     Array,
     Operands,
     error_bound,
@@ -29,31 +30,6 @@ from convolith.testing import guard
 pytestmark = pytest.mark.skipif(not guard.has_pages(), reason="needs guard pages")
 
 PLACES = ("end", "start")
-# Rests of every kind: of vectors of channels and of pixels, of panels, of tiles at the border.
-CONVOLUTIONS = (
-    "conv2d c19 i5x7 k21 f3 p1",
-    "conv2d c3 i4x37 k5 f3 p1",
-    "conv2d c35 i3x4 k34 f1",
-    "conv2d n2 c7 i5x19 k3 f3x2 s2 p1",
-    "conv2d c19 i5x21 k19 f3 p1 g19",
-    "conv2d c19 i2x40 k19 f2x4 p1 g19",
-    "conv2d c18 i5x6 k18 f3 p1 g9",
-    "conv2d c40 i3x5 k40 f3x2 p1 g2",
-    "conv2d c6 i9x18 k6 f5x3 s2x2 p2x1 g3",
-    "conv2d c21 i5x5 k21 f3 p1 g21",
-    "conv2d c13 i6x9 k39 f3 p1 g13",
-    "conv1d c2 i37 k3 f4 s3 p1",
-    "conv1d n2 c17 i9 k17 f5 s3 p2 g17",
-    "conv2d c5 i19x20 k3 f11 p5",
-    "conv1d c3 i300 k4 f65 p32",
-    "conv3d c3 i3x4x5 k4 f2x3x3 p1",
-    "conv2d c5 i3x6 k3 f3 p1 reflect",
-    "conv2d c20 i4x18 k33 f3 p1 circular",
-    "conv2d c5 i4x9 k5 f3 p2 circular g5",
-    "conv2d c32 i5x19 k32 f3 p1 g8",
-    "conv2d c32 i7x10 k32 f3 s2 p1 g16",
-    "conv2d c21 i4x35 k40 f1x4 p0x3:2",
-)
 
 
 def guarded(arrays: tuple[Array | None, ...], place: str) -> list[guard.Buffer | None]:
@@ -68,7 +44,7 @@ def array_of(buffer: guard.Buffer | None) -> Array | None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_convolution(dtype: str, layout: str, direction: str) -> None:
-    for turn, text in enumerate(CONVOLUTIONS):
+    for turn, text in enumerate(RESTS):
         epilogue = ("bias relu6", "bias residual", "")[turn % 3]
         if direction == "backward_weight":
             epilogue = ""

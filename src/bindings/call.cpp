@@ -86,6 +86,13 @@ py::array Call::run(const Plan& plan) {
   return output_->finish();
 }
 
+bool Call::meets_subnormals(const Plan& plan) {
+  const DefaultFloatingPoint mode;
+  const SubnormalWatch watch;
+  plan.run(arguments_);
+  return watch.met();
+}
+
 py::array Call::checked(py::handle object, const char* argument) {
   py::array array = require_array(object, argument);
   require_dtype(array, problem_.dtype, argument, "the problem");

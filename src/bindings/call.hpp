@@ -49,6 +49,9 @@ class Call {
 
   pybind11::array run(const Plan& plan);
 
+  /// Whether the plan computes with subnormal numbers, on the calling thread.
+  bool meets_subnormals(const Plan& plan);
+
  private:
   pybind11::array checked(pybind11::handle object, const char* argument);
   TensorView maps(const pybind11::array& array, ShapeView shape, const char* argument);

@@ -87,6 +87,14 @@ py::array execute(const PlanObject& plan, py::handle first, py::handle second, p
       .run(planned);
 }
 
+bool meets_subnormals(const PlanObject& plan, py::handle first, py::handle second, py::handle bias,
+                      py::handle residual) {
+  const Plan& planned = plan->plan;
+  return Call(planned.problem(), plan->shapes, planned.packed(),
+              {first, second, bias, residual, py::none()})
+      .meets_subnormals(planned);
+}
+
 /// A call as Python passes it: its arrays, and all that it says besides.
 struct SpokenCall {
   CallArrays arrays;
@@ -203,6 +211,9 @@ void bind_convolution(py::module_& module) {
            "residual"_a = py::none(), "out"_a = py::none(), "names"_a = py::none(),
            "Runs on (x, weight), (dy, weight) or (dy, x), as the problem's direction says; `names` "
            "are those of the two in messages.")
+      .def("meets_subnormals", &meets_subnormals, "first"_a, "second"_a, "bias"_a = py::none(),
+           "residual"_a = py::none(),
+           "Whether a call on one thread computes with subnormal numbers: for tests.")
       .def("pack", &pack, "weight"_a, "The same plan with the weights packed inside.")
       .def("explain", [](const PlanObject& p) { return p->plan.explain(); })
       .def_property_readonly("problem", [](const PlanObject& p) { return p->plan.problem(); })

@@ -136,8 +136,14 @@ void bind_runtime(py::module_& module) {
              "Memory of former results that waits for the next.");
   module.def("release_memory", [] { array_blocks().clear(); },
              "Give the memory of former results back to the system.");
-  module.def("set_poison", &set_poison, "on"_a,
-             "Fill every workspace with NaN before it is granted: for tests.");
+  module.def(
+      "set_poison",
+      [](bool on, bool subnormal) {
+        set_poison(!on ? Poison::none : subnormal ? Poison::subnormal : Poison::nan);
+      },
+      "on"_a, "subnormal"_a = false,
+      "Fill workspaces and packed weights with NaN, or with subnormal numbers, before they are "
+      "granted: for tests.");
 }
 
 }  // namespace convolith

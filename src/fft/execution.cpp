@@ -334,7 +334,7 @@ class Fft final : public Execution {
       const bool shared = v.channels < l_.lanes;
       return FftSpectra<U>{data + pair * v.stride + vector * l_.lanes, frequency_stride(v),
                            2 * pairs * v.stride, pairs * v.stride,
-                           static_cast<int>(shared ? slots * v.channels : l_.lanes)};
+                           static_cast<int>(shared ? slots * v.channels : channels_of(v, vector))};
     };
     const std::int64_t in_bundles = divide_up(pairs, l_.in.slots);
     parallel_for(threads_, in_bundles * l_.in.vectors, [&](std::int64_t index, int thread) {

@@ -31,6 +31,7 @@ void PixelStrips<T>::pack(const Maps<const T>& source, const T* line, std::int64
     // Pixel j of the residue comes from j * step + offset.
     const std::int64_t offset = start + residue;
     const std::int64_t pixels = std::max<std::int64_t>(0, divide_up(needed - residue, step_));
+    const std::int64_t read = pixels + round_up(count, kernels_.lanes) - count;
     const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-offset, step_), 0, pixels);
     const std::int64_t end =
         line == nullptr ? begin : std::clamp(divide_up(extent_ - offset, step_), begin, pixels);
@@ -39,7 +40,9 @@ void PixelStrips<T>::pack(const Maps<const T>& source, const T* line, std::int64
                   strip + begin);
     }
     pad(source, line, offset, {0, begin}, strip);
-    pad(source, line, offset, {end, pixels}, strip);
+    const bool zeros = line == nullptr || padding_mode_ == PaddingMode::zeros;
+    if (!zeros) pad(source, line, offset, {end, pixels}, strip);
+    clear({zeros ? end : pixels, read}, strip);
   }
 }
 
@@ -47,18 +50,23 @@ void PixelStrips<T>::pack(const Maps<const T>& source, const T* line, std::int64
 template <class T>
 void PixelStrips<T>::pad(const Maps<const T>& source, const T* line, std::int64_t offset,
                          const Range& pixels, T* strip) const noexcept {
-  if (pixels.begin == pixels.end) return;
-  const std::int64_t channel = step_ * residue_;
   if (line == nullptr || padding_mode_ == PaddingMode::zeros) {
-    kernels_.clear_rows(channels_, pixels.end - pixels.begin, strip + pixels.begin, channel);
+    clear(pixels, strip);
     return;
   }
+  const std::int64_t channel = step_ * residue_;
   for (std::int64_t j = pixels.begin; j < pixels.end; ++j) {
     const std::int64_t at = padded_source(offset + j * step_, extent_, padding_mode_);
     for (std::int64_t c = 0; c < channels_; ++c) {
       strip[c * channel + j] = line[at * source.pixel_stride + c * source.channel_stride];
     }
   }
+}
+
+template <class T>
+void PixelStrips<T>::clear(const Range& pixels, T* strip) const noexcept {
+  if (pixels.begin == pixels.end) return;
+  kernels_.clear_rows(channels_, pixels.end - pixels.begin, strip + pixels.begin, step_ * residue_);
 }
 
 /// `count` pixels of all channels, the step apart in the source, pixels together.

@@ -24,7 +24,9 @@ class PixelStrips {
         channels_last_(problem.layout == Layout::channels_last),
         kernels_(kernels) {}
 
-  /// Elements of a strip that serves so many destinations. Vectors may be read beyond the last.
+  /// Elements of a strip that serves so many destinations. Whole vectors of them may be read:
+  /// behind the last stand zeros, since what else lies there may be subnormal, which slows
+  /// arithmetic down.
   std::int64_t elements(std::int64_t destinations) const noexcept;
 
   /// To be called before strips for so many destinations at most are packed or read.
@@ -46,6 +48,7 @@ class PixelStrips {
                    T* to) const noexcept;
   void pad(const Maps<const T>& source, const T* line, std::int64_t offset, const Range& pixels,
            T* strip) const noexcept;
+  void clear(const Range& pixels, T* strip) const noexcept;
 
   const StripAxis& columns_;
   std::int64_t extent_, step_, channels_;

@@ -61,8 +61,13 @@ void copy_strided(std::int64_t count, const T* source, std::int64_t step, T* des
     for (; i + kLanes<T> <= count; i += kLanes<T>) {
       store<T>(destination + i, load_every_other(source + 2 * i));
     }
+  } else {
+    for (; i < count; ++i) destination[i] = source[i * step];
   }
-  for (; i < count; ++i) destination[i] = source[i * step];
+  if (i < count) {
+    const auto rest = static_cast<int>(count - i);
+    store_partial<T>(destination + i, load_lanes<T>(source + i * step, step, 0, rest), rest);
+  }
 }
 
 template <class T>

@@ -35,4 +35,19 @@ class DefaultFloatingPoint {
 #endif
 };
 
+/// Whether the calling thread computes with subnormal numbers: for tests. Never, on processors that
+/// do not tell.
+class SubnormalWatch {
+ public:
+#if defined(__SSE__)
+  SubnormalWatch() noexcept { __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() & ~kOperand); }
+  bool met() const noexcept { return (__builtin_ia32_stmxcsr() & kOperand) != 0; }
+
+ private:
+  static constexpr unsigned kOperand = 2;
+#else
+  bool met() const noexcept { return false; }
+#endif
+};
+
 }  // namespace convolith

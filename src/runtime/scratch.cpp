@@ -1,6 +1,8 @@
 #include "runtime/scratch.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -13,7 +15,19 @@ namespace {
 
 constexpr std::size_t kKeptBytes = std::size_t{128} << 20;
 
-std::atomic<bool> poison{false};
+std::atomic<Poison> poison{Poison::none};
+
+void fill_with_poison(void* data, std::size_t bytes) noexcept {
+  const Poison kind = poison.load(std::memory_order_relaxed);
+  if (kind == Poison::none) return;
+  // As float and as double. All bits set is a NaN.
+  constexpr std::uint64_t kSubnormal = 0x0008'0000'0008'0000;
+  const std::uint64_t word = kind == Poison::nan ? ~std::uint64_t{0} : kSubnormal;
+  auto* to = static_cast<std::byte*>(data);
+  for (std::size_t i = 0; i < bytes; i += sizeof word) {
+    std::memcpy(to + i, &word, std::min(sizeof word, bytes - i));
+  }
+}
 
 /// Whole huge pages, from half of one on.
 void* allocate(std::size_t bytes) {
@@ -43,7 +57,9 @@ thread_local Arena arena;
 }  // namespace
 
 std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
-  return std::shared_ptr<void>(allocate(bytes), std::free);
+  std::shared_ptr<void> memory(allocate(bytes), std::free);
+  fill_with_poison(memory.get(), bytes);
+  return memory;
 }
 
 Scratch::Scratch(std::size_t bytes) {
@@ -60,8 +76,7 @@ Scratch::Scratch(std::size_t bytes) {
     from_arena_ = true;
     data_ = arena.data;
   }
-  // All bits set is a NaN in every floating type.
-  if (poison.load(std::memory_order_relaxed)) std::memset(data_, 0xFF, bytes);
+  fill_with_poison(data_, bytes);
 }
 
 Scratch::~Scratch() {
@@ -73,6 +88,6 @@ Scratch::~Scratch() {
   }
 }
 
-void set_poison(bool on) noexcept { poison.store(on, std::memory_order_relaxed); }
+void set_poison(Poison kind) noexcept { poison.store(kind, std::memory_order_relaxed); }
 
 }  // namespace convolith

@@ -24,7 +24,8 @@ class Scratch {
   bool from_arena_ = false;
 };
 
-/// Fills every workspace with NaN before it is granted: for tests.
-void set_poison(bool on) noexcept;
+/// What memory holds before it is granted as a workspace or for packed weights: for tests.
+enum class Poison { none, nan, subnormal };
+void set_poison(Poison poison) noexcept;
 
 }  // namespace convolith

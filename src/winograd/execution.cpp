@@ -251,9 +251,10 @@ class WinogradExecution final : public Execution {
                        const Scratch& scratch) const noexcept {
     const std::int64_t columns = kernels_.tile_columns;
     WinogradProduct<T> product{};
-    product.columns =
-        static_cast<int>(std::min((panels.end - panels.begin) * columns,
-                                  geometry_.produced - (first_panel + panels.begin) * columns));
+    // Whole vectors: the transform reads them, and what is not a product may be subnormal.
+    const std::int64_t produced = round_up(geometry_.produced, std::int64_t{kernels_.lanes});
+    product.columns = static_cast<int>(std::min((panels.end - panels.begin) * columns,
+                                                produced - (first_panel + panels.begin) * columns));
     product.terms = terms.end - terms.begin;
     product.rows = static_cast<int>(count);
     product.tiles = scratch.sources + f * cut.source_stride + terms.begin;

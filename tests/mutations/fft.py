@@ -89,6 +89,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/fft/execution.cpp": (
         (
+            "shared ? slots * v.channels : «channels_of(v, vector)»",
+            "l_.lanes",
+            "lanes without a channel are transformed as they lay in memory",
+        ),
+        (
             "«std::min(tiling_.tile_rows, l_.height.destinations - at->row)»,",
             "tiling_.tile_rows",
             "the last row of tiles is written whole",

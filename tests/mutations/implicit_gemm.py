@@ -145,6 +145,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/implicit_gemm/pixel_strips.cpp": (
         (
+            "clear({zeros ? end : pixels, «read»}, strip);",
+            "pixels",
+            "the last vector of a row is computed with what lay in memory",
+        ),
+        (
             "const std::int64_t begin = std::clamp<std::int64_t>(«divide_up(-offset, step_)», 0, "
             "pixels);",
             "divide_up(-offset, step_) - 1",
@@ -163,7 +168,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "kernels_.clear_rows(channels_, «pixels.end - pixels.begin», strip + pixels.begin, "
-            "channel);",
+            "step_ * residue_);",
             "pixels.end - pixels.begin - 1",
             "the last column of zeros is not cleared",
         ),

@@ -116,6 +116,12 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "src/winograd/execution.cpp": (
         (
+            "const std::int64_t produced = «round_up(geometry_.produced, "
+            "std::int64_t{kernels_.lanes})»;",
+            "geometry_.produced",
+            "lanes without a channel are transformed as they lay in memory",
+        ),
+        (
             "const Range panel_groups = «blocks.groups_of(unit % blocks.shares)»;",
             "blocks.groups_of(0)",
             "all shares of a block multiply the first one's panels",
@@ -174,6 +180,11 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "src/winograd/weight_gradient.cpp": (
+        (
+            "const std::int64_t count = «(rows.end - rows.begin) * panel_lanes(panel)»;",
+            "product_stride_",
+            "what lies between the sums is added",
+        ),
         (
             "if («!own_panels») outputs_of(i, {0, panels_}, scratch);",
             "false",
