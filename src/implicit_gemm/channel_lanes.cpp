@@ -53,10 +53,13 @@ ChannelLanes<T>::ChannelLanes(const ConvProblem& problem, const Machine& machine
   choose_segments();
   // Strips take a quarter of L2; the weights of a sweep half of it, or a quarter where sources are
   // read in place that outgrow the other half. Where the weights of one panel outgrow a quarter,
-  // sources in place are read again for each panel sooner than weights for a few rows.
-  const auto strip_elements = static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T));
-  const bool all_rows = this->in_place_ && this->panel_elements_ > strip_elements;
-  this->cut_blocks(all_rows ? std::numeric_limits<std::int64_t>::max() : strip_elements);
+  // sources are read again for each panel sooner than weights for a few rows.
+  constexpr std::int64_t kMostStripBytes = 16 << 20;
+  const auto quarter = static_cast<std::int64_t>(machine.l2_bytes / 4 / sizeof(T));
+  const bool all_rows = this->panel_elements_ > quarter;
+  this->cut_blocks(!all_rows         ? quarter
+                   : this->in_place_ ? std::numeric_limits<std::int64_t>::max()
+                                     : kMostStripBytes / static_cast<std::int64_t>(sizeof(T)));
   // A run of pixels, in L1, goes through the panels of weights that fit beside maps into L2 before
   // the next run, so that the outputs of a pixel are written together; one by one where threads
   // share pixels, for prefetchers take from one what another is about to write.
