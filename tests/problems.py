@@ -134,6 +134,9 @@ RESTS = (
     "conv2d c32 i5x19 k32 f3 p1 g8",
     "conv2d c32 i7x10 k32 f3 s2 p1 g16",
     "conv2d c21 i4x35 k40 f1x4 p0x3:2",
+    "conv2d c3 i3x151 k5 f2x5 s1x3 p0x2",
+    "conv2d c4 i3x141 k4 f2x4 s1x4 p0x1 g4",
+    "conv2d c2 i3x101 k3 f1x6 s1x5 p0x1",
 )
 
 SERVED = tuple((n, d) for n in ALGORITHMS for d in DIRECTIONS if problems_for(n, d))

@@ -231,7 +231,8 @@ class Im2colGemm final : public Execution {
           if (width.stride == 1) {
             std::copy(from + begin + shift, from + end + shift, to + begin);
           } else {
-            for (std::int64_t o = begin; o < end; ++o) to[o] = from[o * width.stride + shift];
+            kernels_.copy_strided(end - begin, from + begin * width.stride + shift, width.stride,
+                                  to + begin);
           }
           for (std::int64_t o = end; o < width.output; ++o) border(o);
         }
@@ -419,6 +420,19 @@ class Im2colGemm final : public Execution {
   std::size_t gemm_bytes_ = 0, matrix_bytes_ = 0, extra_bytes_ = 0;
 };
 
+/// Seconds of the calls by which a sample and group of a backward-input is folded: for each row and
+/// channel, or vector of them, one a residue of the stride and one at either border.
+double fold_seconds(const ConvProblem& problem, const Machine& machine) {
+  constexpr double kCall = 5e-8;
+  const auto& [depth, height, width] = problem.windows;
+  const std::int64_t channels = problem.in_channels_per_group();
+  const std::int64_t together =
+      problem.layout == Layout::channels_last ? 2 * lanes_of(problem.dtype, machine) : 1;
+  return kCall * static_cast<double>(depth.input * height.input) *
+         static_cast<double>(std::min(width.input, width.stride + 2)) *
+         static_cast<double>(divide_up(channels, together));
+}
+
 class Im2colGemmAlgorithm final : public Algorithm {
  public:
   const char* name() const noexcept override { return "im2col_gemm"; }
@@ -441,6 +455,7 @@ class Im2colGemmAlgorithm final : public Algorithm {
                               static_cast<double>(problem.output_pixels());
       seconds += 2 * elements * static_cast<double>(size_of(problem.dtype)) /
                  machine.bytes_per_second;
+      if (problem.direction == Direction::backward_input) seconds += fold_seconds(problem, machine);
     }
     if (problem.direction == Direction::backward_weight) {
       // Terms are pixels: both operands are packed along them, for few sums. That costs less where

@@ -65,9 +65,10 @@ LaneCosts lane_costs(const ConvProblem& problem, const Machine& machine) {
   // Where the source is read in place, the last vector may be half of one, at three quarters of its
   // cost.
   const bool halves = in_place && machine.kernels->vector_bytes == 64;
+  // Elements some step apart come one by one, or nearly.
+  const double packing = strided && !adjoint ? 1.1 * lanes : transposes ? 0 : strided ? 14 : 8;
   double by_pixels = (pointwise ? 1.03 : 1.1) / filled(row, halves) * waiting +
-                     (in_place ? 6 : 12) / sum +
-                     (transposes ? 0 : (strided && adjoint ? 14 : 8) * packed + 15 / sum);
+                     (in_place ? 6 : 12) / sum + packing * packed + (transposes ? 0 : 15 / sum);
   if (adjoint && transposes) by_pixels += 24 / sum;  // stores one by one
   return {by_channels, by_pixels};
 }
@@ -118,8 +119,10 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     const double bytes = static_cast<double>(size_of(problem.dtype)) *
                          static_cast<double>(problem.x_size() + problem.y_size() +
                                              problem.weight_size());
-    // Each group of a sample is packed, multiplied and brought home by itself.
-    constexpr double kCall = 2e-7, kGroup = 4e-7;
+    // Each group of a sample is packed, multiplied and brought home by itself, line by line.
+    constexpr double kCall = 2e-7, kGroup = 4e-7, kLine = 3e-8;
+    const Extents source = source_extents(problem);
+    const double group = kGroup + kLine * static_cast<double>(source[0] * source[1]);
     // Groups of one channel are taken out of channels_last element by element.
     const bool apart = problem.layout == Layout::channels_last && problem.groups > 1 &&
                        problem.in_channels_per_group() == 1;
@@ -127,7 +130,7 @@ class ImplicitGemmAlgorithm final : public Algorithm {
     const auto further_groups = static_cast<double>(problem.batch * (problem.groups - 1));
     return problem.flops() * share_computed(problem) * std::min(costs.channels, costs.pixels) /
                (machine.flops_per_second[wide] * 0.95) +
-           bytes / (4 * machine.bytes_per_second) + kCall + kGroup * further_groups +
+           bytes / (4 * machine.bytes_per_second) + kCall + group * further_groups +
            gathering_seconds(elements, machine);
   }
 

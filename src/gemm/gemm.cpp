@@ -200,10 +200,10 @@ double Gemm<T>::cost(double m, double n, double k, const Machine& machine) {
   const double padded_flops = 2 * m * tiles(n, kernels.lanes) * k;
   const double flops_rate = machine.flops_per_second[sizeof(T) == 8] * 0.9;
   const double packed_bytes = 2.0 * sizeof(T) * (m * k + k * n) + 2.0 * sizeof(T) * m * n;
-  // Short sums do not hide how results go to memory.
-  constexpr double kShortSum = 16;
+  // Short sums do not hide how results go to memory, or to an L3 far away.
+  const double short_sum = l3_is_far(machine) ? 32 : 16;
   const double written = sizeof(T) * m * n;
-  const bool waits = k < kShortSum && written > static_cast<double>(machine.l2_bytes);
+  const bool waits = k < short_sum && written > static_cast<double>(machine.l2_bytes);
   constexpr double kTileCycles = 40;
   const double register_tiles = std::ceil(m / kernels.tile_rows) *
                                 std::ceil(n / kernels.tile_columns) * std::ceil(k / kMaxChain);

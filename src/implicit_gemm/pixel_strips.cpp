@@ -7,12 +7,15 @@
 
 namespace convolith {
 
-/// One vector apart from a power of two: against conflicts in L1.
+/// Channels do not follow one another at a power of two: against conflicts in L1.
 template <class T>
 std::int64_t PixelStrips<T>::residue_pixels(std::int64_t destinations) const noexcept {
   const auto& offsets = columns_.offsets();
   const std::int64_t reach = offsets.empty() ? 0 : (offsets.back() - offsets.front()) / step_;
-  return round_up(destinations, kernels_.lanes) + round_up(reach, kernels_.lanes) + kernels_.lanes;
+  constexpr std::int64_t kSpread = 256 / sizeof(T);
+  const std::int64_t pixels =
+      round_up(round_up(destinations, kernels_.lanes) + reach, std::int64_t{kernels_.lanes});
+  return step_ * pixels % kSpread == 0 ? pixels + kernels_.lanes : pixels;
 }
 
 template <class T>
@@ -26,11 +29,15 @@ void PixelStrips<T>::pack(const Maps<const T>& source, const T* line, std::int64
   const auto& offsets = columns_.offsets();
   if (offsets.empty()) return;
   const std::int64_t start = first * step_ + offsets.front();
-  const std::int64_t needed = (count - 1) * step_ + offsets.back() - offsets.front() + 1;
   for (std::int64_t residue = 0; residue < step_; ++residue, strip += residue_) {
     // Pixel j of the residue comes from j * step + offset.
     const std::int64_t offset = start + residue;
-    const std::int64_t pixels = std::max<std::int64_t>(0, divide_up(needed - residue, step_));
+    std::int64_t pixels = 0;
+    for (const std::int64_t tap : offsets) {
+      const std::int64_t shift = tap - offsets.front();
+      if (shift % step_ == residue) pixels = count + shift / step_;
+    }
+    if (pixels == 0) continue;
     const std::int64_t read = pixels + round_up(count, kernels_.lanes) - count;
     const std::int64_t begin = std::clamp<std::int64_t>(divide_up(-offset, step_), 0, pixels);
     const std::int64_t end =

@@ -8,20 +8,6 @@
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
 namespace {
 
-template <int... kNumbers>
-struct Numbers {};
-
-/// Numbers<0, 1, ..., kCount - 1>
-template <int kCount, int... kBehind>
-struct CountTo : CountTo<kCount - 1, kCount - 1, kBehind...> {};
-template <int... kNumbers>
-struct CountTo<0, kNumbers...> {
-  using List = Numbers<kNumbers...>;
-};
-
-template <class T>
-using LaneNumbers = typename CountTo<kLanes<T>>::List;
-
 /// A vector of kStreams interleaved streams, number kPart: so_far with the lanes that come from
 /// stream number kStream.
 template <class T, int kStreams, int kPart, int kStream, int... kLane>

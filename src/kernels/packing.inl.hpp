@@ -3,6 +3,7 @@
 // Rows of pixels packed with their padding, and what becomes of finished sums.
 
 #include "kernels/depthwise_table.hpp"
+#include "kernels/strided_copy.inl.hpp"
 #include "simd/vector.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
@@ -37,26 +38,10 @@ CONVOLITH_INLINE void pack_row(const T* row, const PackedRun* runs, std::int64_t
       }
       continue;
     }
-    const T* from = row + column;
     if (count == 1) {
-      *to = *from;
-    } else if (step == 1) {
-      std::int64_t i = 0;
-      for (; i + kLanes<T> <= count; i += kLanes<T>) store<T>(to + i, load(from + i));
-      if (i < count) store<T>(to + i, load_partial(from + i, static_cast<int>(count - i)));
-    } else if (step == 2) {
-      std::int64_t i = 0;
-      for (; i + kLanes<T> <= count; i += kLanes<T>) store<T>(to + i, load_every_other(from + 2 * i));
-      if (i < count) {
-        const int span = 2 * static_cast<int>(count - i) - 1;  // < 2 lanes - 1
-        const int behind = span - (kLanes<T> - 1);
-        const T* p = from + 2 * i;
-        const Vec<T> low = load_upto(p, span);
-        const Vec<T> high = behind > 0 ? load_partial(p + kLanes<T> - 1, behind) : zero<T>();
-        store<T>(to + i, every_other<T>(low, high));
-      }
+      *to = row[column];
     } else {
-      for (std::int64_t i = 0; i < count; ++i) to[i] = from[i * step];
+      copy_steps<T, true>(count, row + column, step, to);
     }
   }
 }

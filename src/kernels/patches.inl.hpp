@@ -3,6 +3,7 @@
 // Packing for implicit GEMM: the patches that a tile of output pixels reads, as rows (channels
 // touch) or as columns (pixels touch), and the weights in the order of the patches.
 
+#include "kernels/strided_copy.inl.hpp"
 #include "kernels/tile.inl.hpp"
 
 namespace convolith::CONVOLITH_ISA_NAMESPACE {
@@ -26,21 +27,6 @@ void copy_segments(const CopySegment<T>* segments, int count) {
   }
 }
 
-/// Lanes [begin, end) of p[0], p[step], p[2 * step], ..., zeros around them.
-template <class T>
-CONVOLITH_INLINE Vec<T> load_lanes(const T* p, std::int64_t step, int begin, int end) {
-  if (step == 1) return load_between(p, begin, end, zero<T>());
-  if (step == 2) {
-    const auto clamp = [](int lane) { return lane < 0 ? 0 : lane > kLanes<T> ? kLanes<T> : lane; };
-    constexpr int kBehind = kLanes<T> - 1;
-    const Vec<T> low = load_between(p, clamp(2 * begin), clamp(2 * end - 1), zero<T>());
-    const Vec<T> high = load_between(p + kBehind, clamp(2 * begin - kBehind),
-                                     clamp(2 * end - 1 - kBehind), zero<T>());
-    return every_other<T>(low, high);
-  }
-  return load_strided(p + begin * step, step, end - begin, begin);
-}
-
 template <class T>
 void clear_rows(std::int64_t rows, std::int64_t columns, T* destination, std::int64_t row_stride) {
   for (std::int64_t r = 0; r < rows; ++r, destination += row_stride) {
@@ -54,20 +40,7 @@ void clear_rows(std::int64_t rows, std::int64_t columns, T* destination, std::in
 
 template <class T>
 void copy_strided(std::int64_t count, const T* source, std::int64_t step, T* destination) {
-  std::int64_t i = 0;
-  if (step == 1) {
-    for (; i + kLanes<T> <= count; i += kLanes<T>) store<T>(destination + i, load(source + i));
-  } else if (step == 2) {
-    for (; i + kLanes<T> <= count; i += kLanes<T>) {
-      store<T>(destination + i, load_every_other(source + 2 * i));
-    }
-  } else {
-    for (; i < count; ++i) destination[i] = source[i * step];
-  }
-  if (i < count) {
-    const auto rest = static_cast<int>(count - i);
-    store_partial<T>(destination + i, load_lanes<T>(source + i * step, step, 0, rest), rest);
-  }
+  copy_steps<T, false>(count, source, step, destination);
 }
 
 template <class T>

@@ -478,6 +478,48 @@ CONVOLITH_INLINE Vec<T> load_every_other(const T* p) {
   return every_other<T>(load(p), load(p + kLanes<T> - 1));
 }
 
+template <int... kNumbers>
+struct Numbers {};
+
+/// Numbers<0, 1, ..., kCount - 1>
+template <int kCount, int... kBehind>
+struct CountTo : CountTo<kCount - 1, kCount - 1, kBehind...> {};
+template <int... kNumbers>
+struct CountTo<0, kNumbers...> {
+  using List = Numbers<kNumbers...>;
+};
+
+template <class T>
+using LaneNumbers = typename CountTo<kLanes<T>>::List;
+
+/// The elements p[lane * kStep], from kStep vectors, the last of which ends with the last of them.
+template <class T, int kStep>
+struct EveryNth {
+  static constexpr int begin(int part) {
+    return part < kStep - 1 ? part * kLanes<T> : (kLanes<T> - 1) * (kStep - 1);
+  }
+  /// With the lanes that vector number kPart has, and those behind it.
+  template <int kPart, int... kLane>
+  CONVOLITH_INLINE static Vec<T> with(Vec<T> so_far, const T* p, Numbers<kLane...> lanes) {
+    if constexpr (kPart < kStep) {
+      const Vec<T> merged =
+          shuffle<T, (kLane * kStep / kLanes<T> == kPart ? kLanes<T> + kLane * kStep - begin(kPart)
+                      : kPart == 1 && kLane * kStep < kLanes<T> ? kLane * kStep
+                                                                : kLane)...>(
+              so_far, load(p + begin(kPart)));
+      return with<kPart + 1>(merged, p, lanes);
+    } else {
+      return so_far;
+    }
+  }
+};
+
+/// p[0], p[kStep], p[2 * kStep], ...; nothing beyond the last of them is touched.
+template <class T, int kStep>
+CONVOLITH_INLINE Vec<T> load_every(const T* p) {
+  return EveryNth<T, kStep>::template with<1>(load(p), p, LaneNumbers<T>());
+}
+
 /// a0 b0 a1 b1 ..., from the lower halves.
 template <class T>
 CONVOLITH_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {

@@ -1,4 +1,4 @@
-"""depthwise, and packed rows."""
+"""depthwise, and packed rows, which implicit GEMM has too."""
 
 from __future__ import annotations
 
@@ -10,25 +10,42 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "lanes_left<T>(count - i - 1)",
             "the last element of padding is not cleared",
         ),
+    ),
+    "src/kernels/strided_copy.inl.hpp": (
         (
-            "«store<T>(to + i, load_partial(from + i, static_cast<int>(count - i)));»",
-            "store<T>(to + i, zero<T>());",
-            "the rest of a row is not packed",
+            "load_between(p, clamp(2 * begin), clamp(«2 * end - 1»), zero<T>());",
+            "2 * end - 2",
+            "every other element: the last one is left out",
         ),
         (
-            "store<T>(to + i, «load_partial(from + i, static_cast<int>(count - i))»);",
-            "load(from + i)",
-            "reads beyond the row",
+            "for (; «i + kLanes<T> <= count»; i += kLanes<T>) store<T>(to + i, load_from(",
+            "i < count",
+            "the last elements are taken as a whole vector",
         ),
         (
-            "const int span = «2 * static_cast<int>(count - i) - 1»;",
-            "2 * static_cast<int>(count - i) - 2",
-            "steps of 2: the last element is left out",
+            "«load_every<T, 3>(p)»;",
+            "load_every<T, 4>(p)",
+            "steps of 3 are taken for steps of 4",
         ),
         (
-            "for (std::int64_t i = 0; «i < count»; ++i) to[i] = from[i * step];",
+            "«load_every<T, 4>(p)»;",
+            "load_every<T, 3>(p)",
+            "steps of 4 are taken for steps of 3",
+        ),
+        (
+            "for (; «i < count»; ++i) to[i] = from[i * step];",
             "i < count - 1",
             "longer steps: the last element is left out",
+        ),
+        (
+            "const Vec<T> last = load_lanes<T>(from + i * step, step, 0, «rest»);",
+            "rest - 1",
+            "the last element of the rest is left out",
+        ),
+        (
+            "kBeyond ? store<T>(to + i, last) : «store_partial<T>(to + i, last, rest)»;",
+            "store<T>(to + i, last)",
+            "writes behind the last element",
         ),
     ),
     "src/kernels/depthwise.inl.hpp": (

@@ -42,16 +42,6 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "the last element of a padded segment is not cleared",
         ),
         (
-            "load_between(p, clamp(2 * begin), clamp(«2 * end - 1»), zero<T>());",
-            "2 * end - 2",
-            "every other element: the last one is left out",
-        ),
-        (
-            "for (; «i < count»; ++i) destination[i] = source[i * step];",
-            "i < count - 1",
-            "the last element of a strided copy is left out",
-        ),
-        (
             "const int width = «upto(columns - j)»;",
             "kLanes<T>",
             "a transposition reads and writes beyond its columns",
