@@ -61,9 +61,9 @@ void transpose_matrix(std::int64_t rows, std::int64_t columns, const T* source,
       for (int r = 0; r < kLanes<T>; ++r) {
         square[r] = zero<T>();
         if (r < height) {
-          square[r] = width < kLanes<T>    ? load_lanes<T>(from, source_step, 0, width)
+          square[r] = width < kLanes<T>  ? load_lanes<T>(from, source_step, 0, width)
                       : source_step == 1 ? load(from)
-                      : source_step == 2 ? load_every_other(from)
+                      : source_step == 2 ? load_every<T, 2>(from)
                                          : load_strided(from, source_step, kLanes<T>);
         }
         from += source_row_stride;

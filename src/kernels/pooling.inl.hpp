@@ -525,7 +525,7 @@ struct LoadOutputs {
     } else if constexpr (kStep == LaneStep::one) {
       return load_upto(p, count);
     } else if constexpr (kStep == LaneStep::two) {
-      return count == kLanes<T> ? load_every_other(p) : load_strided(p, 2, count);
+      return count == kLanes<T> ? load_every<T, 2>(p) : load_strided(p, 2, count);
     } else {
       return load_strided(p, step, count);
     }

@@ -33,7 +33,7 @@ CONVOLITH_INLINE void copy_steps(std::int64_t count, const T* from, std::int64_t
   };
   switch (step) {
     case 1: copy([](const T* p) { return load(p); }); break;
-    case 2: copy([](const T* p) { return load_every_other(p); }); break;
+    case 2: copy([](const T* p) { return load_every<T, 2>(p); }); break;
     case 3: copy([](const T* p) { return load_every<T, 3>(p); }); break;
     case 4: copy([](const T* p) { return load_every<T, 4>(p); }); break;
     default: break;

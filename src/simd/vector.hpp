@@ -472,12 +472,6 @@ CONVOLITH_INLINE Vec<T> neighbours(Vec<T> a, Vec<T> b) {
   }
 }
 
-/// p[0], p[2], p[4], ...; nothing beyond the last of them is touched.
-template <class T>
-CONVOLITH_INLINE Vec<T> load_every_other(const T* p) {
-  return every_other<T>(load(p), load(p + kLanes<T> - 1));
-}
-
 template <int... kNumbers>
 struct Numbers {};
 

@@ -63,8 +63,8 @@ MUTATIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "lanes of outputs: reads beyond the row",
         ),
         (
-            "return «count == kLanes<T> ? load_every_other(p) : load_strided(p, 2, count)»;",
-            "load_every_other(p)",
+            "return «count == kLanes<T> ? load_every<T, 2>(p) : load_strided(p, 2, count)»;",
+            "load_every<T, 2>(p)",
             "lanes of every other output: reads beyond the row",
         ),
         (
