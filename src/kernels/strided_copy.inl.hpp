@@ -36,13 +36,10 @@ CONVOLITH_INLINE void copy_steps(std::int64_t count, const T* from, std::int64_t
     case 2: copy([](const T* p) { return load_every<T, 2>(p); }); break;
     case 3: copy([](const T* p) { return load_every<T, 3>(p); }); break;
     case 4: copy([](const T* p) { return load_every<T, 4>(p); }); break;
-    default: break;
+    default:  // among them 0 and negative ones
+      for (; i < count; ++i) to[i] = from[i * step];
   }
   if (i == count) return;
-  if (step > 4) {
-    for (; i < count; ++i) to[i] = from[i * step];
-    return;
-  }
   const auto rest = static_cast<int>(count - i);
   const Vec<T> last = load_lanes<T>(from + i * step, step, 0, rest);
   kBeyond ? store<T>(to + i, last) : store_partial<T>(to + i, last, rest);
