@@ -137,6 +137,8 @@ RESTS = (
     "conv2d c3 i3x151 k5 f2x5 s1x3 p0x2",
     "conv2d c4 i3x141 k4 f2x4 s1x4 p0x1 g4",
     "conv2d c2 i3x101 k3 f1x6 s1x5 p0x1",
+    "conv2d c2 i2x13 k3 f1 s1x4",
+    "conv2d c2 i2x10 k3 f1 s1x3",
 )
 
 SERVED = tuple((n, d) for n in ALGORITHMS for d in DIRECTIONS if problems_for(n, d))

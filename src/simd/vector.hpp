@@ -486,11 +486,12 @@ struct CountTo<0, kNumbers...> {
 template <class T>
 using LaneNumbers = typename CountTo<kLanes<T>>::List;
 
-/// The elements p[lane * kStep], from kStep vectors, the last of which ends with the last of them.
+/// The elements p[lane * kStep], from kStep vectors, none of which goes beyond the last of them.
 template <class T, int kStep>
 struct EveryNth {
   static constexpr int begin(int part) {
-    return part < kStep - 1 ? part * kLanes<T> : (kLanes<T> - 1) * (kStep - 1);
+    constexpr int kLast = (kLanes<T> - 1) * (kStep - 1);
+    return part * kLanes<T> < kLast ? part * kLanes<T> : kLast;
   }
   /// With the lanes that vector number kPart has, and those behind it.
   template <int kPart, int... kLane>
